@@ -1,0 +1,74 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Running the node's tools. No value ever passes through a shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+
+# What has the tool, on Debian and Ubuntu; the prepare role installs these.
+PACKAGES = {
+    "ip": "iproute2",
+    "bridge": "iproute2",
+    "nft": "nftables",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "cloud-localds": "cloud-image-utils",
+    "systemctl": "systemd",
+}
+# An SSH session of a user other than root often lacks the sbin folders.
+PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+
+
+def find_tool(tool: str) -> str | None:
+    """Give the path of a tool on this node, or None."""
+    return shutil.which(tool, path=PATH)
+
+
+def missing_tools(tools: Sequence[str]) -> list[str]:
+    """Give those of the tools that this node lacks."""
+    return [tool for tool in tools if find_tool(tool) is None]
+
+
+def run(argv: Sequence[str], stdin: str | None = None, timeout: float | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command and wait for it.
+
+    :param argv: The command and its arguments; there is no shell.
+    :param stdin: Text for its standard input; empty when None.
+    :param timeout: Seconds after which it is killed.
+    :param check: Whether an exit status other than 0 raises.
+    :raises ComputeError: When the tool is missing, fails (with its own words) or takes too long.
+    """
+    environment = dict(os.environ, LC_ALL="C", PATH=PATH)
+    try:
+        done = subprocess.run(list(argv), input=stdin or "", capture_output=True, text=True, errors="replace", timeout=timeout, env=environment, check=False)
+    except FileNotFoundError:
+        package = PACKAGES.get(argv[0])
+        raise ComputeError(f"{argv[0]} is not installed on this node.", f"Install the package {package}, or run the role ikcloud.compute.prepare." if package else "") from None
+    except subprocess.TimeoutExpired:
+        raise ComputeError(f"`{shlex.join(argv)}` did not end within {timeout:g} s and was stopped.") from None
+    if check and done.returncode != 0:
+        words = (done.stderr.strip() or done.stdout.strip() or "it said nothing").replace("\n", "; ")
+        raise ComputeError(f"`{shlex.join(argv)}` failed with status {done.returncode}: {words}")
+    return done
+
+
+def run_json(argv: Sequence[str], timeout: float | None = None) -> Any:
+    """Run a command that prints JSON, and give what it printed (an empty list for nothing).
+
+    :raises ComputeError: As :func:`run`, and when what it printed is not JSON.
+    """
+    text = run(argv, timeout=timeout).stdout
+    try:
+        return json.loads(text) if text.strip() else []
+    except ValueError:
+        raise ComputeError(f"`{shlex.join(argv)}` did not print JSON.", "Its version may be too old.") from None

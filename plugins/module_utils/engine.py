@@ -1,0 +1,333 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sentence that every node module speaks.
+
+Validate the whole list, observe once what is there, compare, list the steps that close the difference, run them unless
+in check mode, report. A kind of resource supplies only what is its own: see :class:`Kind`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, missing_tools
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Ip, Step, Write, run_ip_batch
+
+DEFAULT_ROOT = "/var/lib/compute-service"
+Item = dict[str, Any]
+
+
+@dataclass
+class Found:
+    """One object as it was read from the node.
+
+    :ivar props: What can be compared with a declaration, in its words; shown to the user as ``before``.
+    :ivar owned: Whether it carries our mark. What does not is never changed or removed.
+    :ivar raw: What only the kind itself needs to know of it.
+    """
+
+    props: Item
+    owned: bool = True
+    raw: Any = None
+
+
+@dataclass
+class Change:
+    """What is to be done about one item, and why. Without steps there is nothing to do.
+
+    :ivar action: ``none``, ``create``, ``update`` or ``delete``.
+    :ivar reasons: For an update, what differs, a phrase each, such as ``mtu is 1500, declared 1450``.
+    :ivar restart_reason: Why a restart is pending, or empty.
+    :ivar facts: More keys for the item's entry in ``results``.
+    """
+
+    name: str
+    action: str = "none"
+    before: Item | None = None
+    after: Item | None = None
+    steps: list[Step] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    restart_reason: str = ""
+    warnings: list[str] = field(default_factory=list)
+    facts: Item = field(default_factory=dict)
+
+
+class Kind:
+    """One kind of resource: what it is called, what its items look like, how it is read and how it is changed.
+
+    ``change`` and ``remove`` are pure functions of their arguments and of the module's options: they run nothing.
+    """
+
+    noun: str = ""  # "bridge"; for messages
+    option: str = ""  # "bridges": the module's list
+    suboptions: Item = {}  # of an item; ``name`` is its key
+    options: Item = {}  # more options of the module
+    tools: tuple[str, ...] = ()  # what the node must have
+    workers: int = 1  # how many items' steps may run side by side
+
+    def __init__(self, params: Item) -> None:
+        self.params = params
+        self.root: str = params.get("root") or DEFAULT_ROOT
+        self.warnings: list[str] = []
+
+    def problems(self, index: int, item: Item) -> list[str]:
+        """Say what is wrong with an item, each with its place such as ``bridges[2].mtu``. Only ``name`` is there for sure where ``state=absent``."""
+        return []
+
+    def list_problems(self, items: list[Item]) -> list[str]:
+        """Say what is wrong between the items of the list (the engine looks for duplicate names itself)."""
+        return []
+
+    def observe(self, items: list[Item]) -> dict[str, Found]:
+        """Read once what is there: everything of this kind that carries our mark, and whatever else bears an item's name."""
+        raise NotImplementedError
+
+    def change(self, item: Item, have: Found | None) -> Change:
+        """Compare an item with what is there and list the steps between them."""
+        raise NotImplementedError
+
+    def remove(self, name: str, have: Found) -> Change:
+        """List the steps that remove an object of ours."""
+        raise NotImplementedError
+
+    def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
+        """List what all items share (a systemd unit, a sysctl), given the items' own changes. Run first where it creates, last where it deletes, by their stages."""
+        return []
+
+
+def argument_spec(kind: type[Kind]) -> Item:
+    """Give the argument spec of a kind's module."""
+    return {
+        kind.option: {"type": "list", "elements": "dict", "required": True, "options": kind.suboptions},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "purge": {"type": "bool", "default": False},
+        "root": {"type": "path", "default": DEFAULT_ROOT},
+        **kind.options,
+    }
+
+
+def main(kind_class: type[Kind]) -> None:
+    """Run the module of a kind of resource."""
+    module = AnsibleModule(argument_spec=argument_spec(kind_class), supports_check_mode=True)
+    result: Item = {}
+    try:
+        result = converge(kind_class(module.params), module.check_mode)
+    except ComputeError as error:
+        module.fail_json(msg=str(error))
+    except Exception as error:  # a defect of ours: the user gets a sentence, -vvv the traceback
+        module.fail_json(msg=f"{kind_class.noun}: unexpected {type(error).__name__}: {error}. This is a defect; please report it.", exception=traceback.format_exc())
+    for warning in result.pop("warn"):
+        module.warn(warning)
+    if "msg" in result:
+        module.fail_json(**result)
+    module.exit_json(**result)
+
+
+def converge(kind: Kind, check_mode: bool) -> Item:
+    """Speak the sentence for one list.
+
+    :returns: The module's result; with ``msg`` when a step failed (the finished items are in ``results`` all the same), and
+        ``warn``, the warnings.
+    :raises ComputeError: When the list is wrong or can't be planned; then nothing was changed.
+    """
+    items: list[Item] = kind.params[kind.option]
+    absent = kind.params["state"] == "absent"
+    raise_all(_validate(kind, items, absent))
+    missing = missing_tools(kind.tools)
+    if missing and not check_mode:
+        packages = " ".join(sorted({PACKAGES.get(tool, tool) for tool in missing}))
+        raise ComputeError(f"This node lacks {', '.join(missing)}.", f"Run the role ikcloud.compute.prepare, or install: {packages}.")
+    if missing:
+        kind.warnings.append(f"This node lacks {', '.join(missing)} so far; check mode takes it that nothing is there and that the role prepare installs them.")
+    with _lock(kind.root, check_mode):
+        have = {} if missing else kind.observe(items)
+        changes = plan(kind, items, have, absent)
+        diff = [entry for change in changes if change.steps for entry in _diff(kind, change)]
+        failures: dict[str, ComputeError] = {}
+        if not check_mode and any(change.steps for change in changes):
+            failures = apply(kind, changes)
+            have = kind.observe(items)
+            _verify(kind, items, have, absent, failures)
+    return _report(kind, changes, diff, failures, None if check_mode else have)
+
+
+def plan(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool) -> list[Change]:
+    """Compare the list with what is there. Pure: it runs nothing.
+
+    :raises ComputeError: With every reason why the list can't be reached, such as a name that something foreign bears.
+    """
+    changes: list[Change] = []
+    problems: list[str] = []
+    listed = set()
+    for item in items:
+        name = item["name"]
+        listed.add(name)
+        found = have.get(name)
+        if found is not None and not found.owned:
+            if not absent:
+                problems.append(f"{kind.noun} {name}: something of that name is there that ikcloud.compute did not make; it is left alone. Rename it or remove it.")
+            continue
+        try:
+            if not absent:
+                changes.append(kind.change(item, found))
+            elif found is not None:
+                changes.append(kind.remove(name, found))
+            else:
+                changes.append(Change(name))
+        except ComputeError as error:
+            problems.append(str(error))
+    if kind.params["purge"]:
+        changes += [kind.remove(name, found) for name, found in sorted(have.items()) if name not in listed and found.owned]
+    raise_all(problems)
+    return changes + kind.common(changes, have)
+
+
+def apply(kind: Kind, changes: list[Change]) -> dict[str, ComputeError]:
+    """Run the steps, stage by stage. An item that fails is left at that point, the others go on.
+
+    :returns: What failed, by item.
+    """
+    failures: dict[str, ComputeError] = {}
+    stages = sorted({getattr(step, "stage", 0) for change in changes for step in change.steps})
+    for stage in stages:
+        work = [(change.name, [step for step in change.steps if getattr(step, "stage", 0) == stage]) for change in changes]
+        work = [(name, steps) for name, steps in work if steps and name not in failures]
+        batched = [(name, steps) for name, steps in work if all(isinstance(step, Ip) for step in steps)]
+        failures.update(_apply_batch([(name, step.line) for name, steps in batched for step in steps if isinstance(step, Ip)]))
+        others = [entry for entry in work if entry not in batched]
+        with ThreadPoolExecutor(max_workers=max(1, min(kind.workers, len(others)))) as pool:
+            for name, error in pool.map(lambda entry: _apply_item(*entry), others):
+                if error:
+                    failures[name] = error
+    return failures
+
+
+def _apply_item(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]:
+    for step in steps:
+        try:
+            step.run()
+        except ComputeError as error:
+            return name, error
+        except OSError as error:
+            return name, ComputeError(f"`{step.text}`: {error}")
+    return name, None
+
+
+def _apply_batch(lines: list[tuple[str, str]]) -> dict[str, ComputeError]:
+    failures: dict[str, ComputeError] = {}
+    while lines:
+        failed = run_ip_batch([line for _name, line in lines])
+        if failed is None:
+            break
+        index, words = failed
+        name, line = lines[index]
+        failures[name] = ComputeError(f"`ip {line}` failed: {words}")
+        # ip stopped there: the lines before are done, the other items' lines are still to do.
+        lines = [entry for entry in lines[index + 1 :] if entry[0] != name]
+    return failures
+
+
+def _validate(kind: Kind, items: list[Item], absent: bool) -> list[str]:
+    problems: list[str] = []
+    first: dict[str, int] = {}
+    for index, item in enumerate(items):
+        name = item["name"]
+        if name in first:
+            problems.append(f"{kind.option}[{index}]: the name {name!r} stands already at {kind.option}[{first[name]}]; a name may be listed once.")
+        first.setdefault(name, index)
+        if not absent:
+            problems += kind.problems(index, item)
+    return problems if absent or problems else kind.list_problems(items)
+
+
+def _verify(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool, failures: dict[str, ComputeError]) -> None:
+    """Look whether what was done has closed the difference: a step that the node took without effect must not pass for done."""
+    for change in plan(kind, items, have, absent):
+        if change.steps and change.name not in failures:
+            left = "; ".join(change.reasons) or f"still to do: {change.steps[0].text}"
+            failures[change.name] = ComputeError(f"It still differs after the change: {left}.", "Something else may be changing it.")
+
+
+def _diff(kind: Kind, change: Change) -> Iterator[Item]:
+    title = f"{kind.noun} {change.name}"
+    commands = "".join(f"# {step.text}\n" for step in change.steps)
+    yield {"before_header": title, "after_header": title, "before": change.before or "", "after": change.after or "", "prepared": commands}
+    for step in change.steps:
+        if isinstance(step, Write) and not step.secret:
+            yield {"before_header": step.path, "after_header": step.path, "before": _text_of(step.path), "after": step.content}
+
+
+def _text_of(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
+def _report(kind: Kind, changes: list[Change], diff: list[Item], failures: dict[str, ComputeError], have: dict[str, Found] | None) -> Item:
+    ordered = sorted(
+        ((getattr(step, "stage", 0), step.text) for change in changes for step in change.steps),
+        key=lambda entry: entry[0],
+    )
+    after = {change.name: change.after for change in changes}
+    if have is not None:
+        after = {change.name: have[change.name].props if change.name in have else None for change in changes if change.before or change.after}
+    result: Item = {
+        "changed": any(change.steps for change in changes),
+        "before": {change.name: change.before for change in changes if change.before or change.after},
+        "after": {name: props for name, props in after.items()},
+        "commands": [text for _stage, text in ordered],
+        "results": [_entry(change, failures.get(change.name)) for change in changes],
+        "diff": diff,
+        "warn": kind.warnings + [warning for change in changes for warning in change.warnings],
+    }
+    if failures:
+        done = sum(1 for change in changes if change.steps and change.name not in failures)
+        named = " ".join(f"{kind.noun} {name}: {error}" for name, error in failures.items())
+        result["msg"] = f"{named} ({done} other changes were made; run again once it is mended.)"
+    return result
+
+
+def _entry(change: Change, failure: ComputeError | None) -> Item:
+    return {
+        "name": change.name,
+        "action": change.action if change.steps else "none",
+        "changed": bool(change.steps) and failure is None,
+        "reasons": change.reasons,
+        "restart_required": bool(change.restart_reason),
+        "restart_reason": change.restart_reason,
+        **({"error": str(failure)} if failure else {}),
+        **change.facts,
+    }
+
+
+@contextmanager
+def _lock(root: str, check_mode: bool) -> Iterator[None]:
+    """Keep two runs from changing one node at once (flock(2) on the folder itself leaves no file behind)."""
+    folder = root
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder) or "/"
+    if check_mode:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ComputeError("Another run is changing this node at this moment.", "Run again when it has ended.") from None
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,35 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one exception that is meant for the user."""
+
+from __future__ import annotations
+
+
+class ComputeError(Exception):
+    """Something that the user can do something about.
+
+    :param message: What is wrong and where (names the item).
+    :param hint: What to do about it, a sentence, may be empty.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+def raise_all(problems: list[str]) -> None:
+    """Raise one error that lists every problem, so that the user mends them in one round.
+
+    :param problems: Sentences; nothing is raised when there are none.
+    :raises ComputeError: When there is at least one problem.
+    """
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise ComputeError(problems[0])
+    raise ComputeError(f"{len(problems)} problems: " + " ".join(f"({number}) {text}" for number, text in enumerate(problems, 1)))

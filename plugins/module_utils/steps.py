@@ -1,0 +1,208 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Steps: the smallest changes of a node. Each has the text that a person would type, and does just that."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change. Steps run stage by stage; within a stage items are independent, an item's steps keep their order."""
+
+    @property
+    def text(self) -> str:
+        """The command as a person would type it."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Make the change.
+
+        :raises ComputeError: When it can't be made.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Run(Step):
+    """Run a command: ``argv`` without a shell, with ``stdin`` as its input, for at most ``timeout`` seconds."""
+
+    argv: tuple[str, ...]
+    stdin: str | None = None
+    timeout: float | None = None
+    stage: int = 0
+
+    @property
+    def text(self) -> str:
+        return shlex.join(self.argv)
+
+    def run(self) -> None:
+        run(self.argv, self.stdin, self.timeout)
+
+
+@dataclass(frozen=True)
+class Ip(Step):
+    """One line of ``ip -batch``; all that stand in a stage go to the kernel in one process."""
+
+    line: str
+    stage: int = 0
+
+    @property
+    def text(self) -> str:
+        return f"ip {self.line}"
+
+    def run(self) -> None:
+        run(["ip", *shlex.split(self.line)])
+
+
+@dataclass(frozen=True)
+class Write(Step):
+    """Put a file in place, whole or not at all; its folders are made where they lack.
+
+    ``owner`` is a user (its own group goes with it), "" for whoever runs; a ``secret`` content never stands in a diff.
+    """
+
+    path: str
+    content: str
+    mode: int = 0o644
+    owner: str = ""
+    secret: bool = False
+    stage: int = 0
+
+    @property
+    def text(self) -> str:
+        owner = f" -o {shlex.quote(self.owner)} -g {shlex.quote(self.owner)}" if self.owner else ""
+        return f"install -D -m {self.mode:04o}{owner} /dev/stdin {shlex.quote(self.path)}"
+
+    def run(self) -> None:
+        folder = os.path.dirname(self.path)
+        temporary = ""
+        try:
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(self.content)
+                stream.flush()
+                os.fchmod(stream.fileno(), self.mode)
+                if self.owner:
+                    os.fchown(stream.fileno(), *user_ids(self.owner))
+                os.fsync(stream.fileno())
+            os.replace(temporary, self.path)
+        except OSError as error:
+            if temporary:
+                remove_file(temporary)
+            raise ComputeError(f"{self.path} can't be written: {error.strerror}.") from None
+
+
+@dataclass(frozen=True)
+class MakeFolder(Step):
+    """Make a folder with this mode and owner; its parents too, for everybody to read."""
+
+    path: str
+    mode: int = 0o755
+    owner: str = ""
+    stage: int = 0
+
+    @property
+    def text(self) -> str:
+        owner = f" -o {shlex.quote(self.owner)} -g {shlex.quote(self.owner)}" if self.owner else ""
+        return f"install -d -m {self.mode:04o}{owner} {shlex.quote(self.path)}"
+
+    def run(self) -> None:
+        try:
+            os.makedirs(self.path, mode=0o755, exist_ok=True)
+            os.chmod(self.path, self.mode)
+            if self.owner:
+                os.chown(self.path, *user_ids(self.owner))
+        except OSError as error:
+            raise ComputeError(f"{self.path} can't be made: {error.strerror}.") from None
+
+
+@dataclass(frozen=True)
+class Remove(Step):
+    """Remove a file or, with ``tree``, a folder and all in it. That it is gone already is no error."""
+
+    path: str
+    tree: bool = False
+    stage: int = 0
+
+    @property
+    def text(self) -> str:
+        return f"rm -{'r' if self.tree else ''}f {shlex.quote(self.path)}"
+
+    def run(self) -> None:
+        try:
+            if self.tree and os.path.isdir(self.path) and not os.path.islink(self.path):
+                shutil.rmtree(self.path)
+            else:
+                remove_file(self.path)
+        except OSError as error:
+            raise ComputeError(f"{self.path} can't be removed: {error.strerror}.") from None
+
+
+@dataclass(frozen=True)
+class Do(Step):
+    """Call a function; ``typed`` is the command that does the same by hand."""
+
+    typed: str
+    function: Callable[[], None]
+    stage: int = 0
+
+    @property
+    def text(self) -> str:
+        return self.typed
+
+    def run(self) -> None:
+        self.function()
+
+
+def user_ids(user: str) -> tuple[int, int]:
+    """Give the numeric ids of a user and of the group of the same name (or else its primary group).
+
+    :raises ComputeError: When there is no such user.
+    """
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise ComputeError(f"There is no user {user!r} on this node.", "The role ikcloud.compute.prepare makes it.") from None
+    try:
+        return entry.pw_uid, grp.getgrnam(user).gr_gid
+    except KeyError:
+        return entry.pw_uid, entry.pw_gid
+
+
+def remove_file(path: str) -> None:
+    """Remove a file if it is there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def run_ip_batch(lines: list[str]) -> tuple[int, str] | None:
+    """Give the lines to one ``ip -batch -`` (ip(8)), which stops at the first that fails.
+
+    :returns: None when all went well, else the index of the line that failed and the kernel's words.
+    :raises ComputeError: When ``ip`` can't be run or says nothing that names a line.
+    """
+    done = run(["ip", "-batch", "-"], stdin="".join(f"{line}\n" for line in lines), check=False)
+    if done.returncode == 0:
+        return None
+    failed = re.search(r"^Command failed -:(\d+)", done.stderr, re.MULTILINE)
+    if not failed:
+        raise ComputeError(f"`ip -batch -` failed with status {done.returncode}: {done.stderr.strip()}")
+    words = "; ".join(line for line in done.stderr.splitlines() if line and not line.startswith("Command failed"))
+    return int(failed.group(1)) - 1, words
