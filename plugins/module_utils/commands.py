@@ -50,10 +50,12 @@ def run(argv: Sequence[str], stdin: str | None = None, timeout: float | None = N
     """
     environment = dict(os.environ, LC_ALL="C", PATH=PATH)
     try:
-        done = subprocess.run(list(argv), input=stdin or "", capture_output=True, text=True, errors="replace", timeout=timeout, env=environment, check=False)
+        done = subprocess.run(
+            list(argv), input=stdin or "", capture_output=True, text=True, errors="replace", timeout=timeout, env=environment, check=False
+        )
     except FileNotFoundError:
-        package = PACKAGES.get(argv[0])
-        raise ComputeError(f"{argv[0]} is not installed on this node.", f"Install the package {package}, or run the role ikcloud.compute.prepare." if package else "") from None
+        hint = f"Install the package {PACKAGES[argv[0]]}, or run the role ikcloud.compute.prepare." if argv[0] in PACKAGES else ""
+        raise ComputeError(f"{argv[0]} is not installed on this node.", hint) from None
     except subprocess.TimeoutExpired:
         raise ComputeError(f"`{shlex.join(argv)}` did not end within {timeout:g} s and was stopped.") from None
     if check and done.returncode != 0:

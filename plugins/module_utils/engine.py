@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, missing_tools
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Ip, Step, Write, run_ip_batch
@@ -102,7 +101,7 @@ class Kind:
         raise NotImplementedError
 
     def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
-        """List what all items share (a systemd unit, a sysctl), given the items' own changes. Run first where it creates, last where it deletes, by their stages."""
+        """List what all items share (a systemd unit, a sysctl), given the items' own changes; their stages say when it is done."""
         return []
 
 
@@ -126,7 +125,8 @@ def main(kind_class: type[Kind]) -> None:
     except ComputeError as error:
         module.fail_json(msg=str(error))
     except Exception as error:  # a defect of ours: the user gets a sentence, -vvv the traceback
-        module.fail_json(msg=f"{kind_class.noun}: unexpected {type(error).__name__}: {error}. This is a defect; please report it.", exception=traceback.format_exc())
+        words = f"{kind_class.noun}: unexpected {type(error).__name__}: {error}. This is a defect; please report it."
+        module.fail_json(msg=words, exception=traceback.format_exc())
     for warning in result.pop("warn"):
         module.warn(warning)
     if "msg" in result:
@@ -149,7 +149,7 @@ def converge(kind: Kind, check_mode: bool) -> Item:
         packages = " ".join(sorted({PACKAGES.get(tool, tool) for tool in missing}))
         raise ComputeError(f"This node lacks {', '.join(missing)}.", f"Run the role ikcloud.compute.prepare, or install: {packages}.")
     if missing:
-        kind.warnings.append(f"This node lacks {', '.join(missing)} so far; check mode takes it that nothing is there and that the role prepare installs them.")
+        kind.warnings.append(f"This node lacks {', '.join(missing)}; check mode takes it that nothing is there yet and that the role prepare installs them.")
     with _lock(kind.root, check_mode):
         have = {} if missing else kind.observe(items)
         changes = plan(kind, items, have, absent)
@@ -176,7 +176,7 @@ def plan(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool) ->
         found = have.get(name)
         if found is not None and not found.owned:
             if not absent:
-                problems.append(f"{kind.noun} {name}: something of that name is there that ikcloud.compute did not make; it is left alone. Rename it or remove it.")
+                problems.append(f"{kind.noun} {name}: ikcloud.compute did not make what is there under this name, and leaves it alone. Rename it or remove it.")
             continue
         try:
             if not absent:
@@ -281,13 +281,14 @@ def _report(kind: Kind, changes: list[Change], diff: list[Item], failures: dict[
         ((getattr(step, "stage", 0), step.text) for change in changes for step in change.steps),
         key=lambda entry: entry[0],
     )
-    after = {change.name: change.after for change in changes}
+    touched = [change for change in changes if change.before or change.after]
+    after = {change.name: change.after for change in touched}
     if have is not None:
-        after = {change.name: have[change.name].props if change.name in have else None for change in changes if change.before or change.after}
+        after = {change.name: have[change.name].props if change.name in have else None for change in touched}
     result: Item = {
         "changed": any(change.steps for change in changes),
-        "before": {change.name: change.before for change in changes if change.before or change.after},
-        "after": {name: props for name, props in after.items()},
+        "before": {change.name: change.before for change in touched},
+        "after": after,
         "commands": [text for _stage, text in ordered],
         "results": [_entry(change, failures.get(change.name)) for change in changes],
         "diff": diff,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -186,10 +187,8 @@ def user_ids(user: str) -> tuple[int, int]:
 
 def remove_file(path: str) -> None:
     """Remove a file if it is there."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def run_ip_batch(lines: list[str]) -> tuple[int, str] | None:

@@ -1,0 +1,174 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sentence of every node module, spoken about a kind of resource that is nothing but a folder of small files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Ip, Remove, Write
+
+
+class Note(Kind):
+    """A file whose first line is our mark."""
+
+    noun = "note"
+    option = "notes"
+    suboptions: Item = {"name": {"type": "str", "required": True}, "text": {"type": "str"}}
+
+    def problems(self, index: int, item: Item) -> list[str]:
+        return [] if item.get("text") else [f"notes[{index}].text: it is required."]
+
+    def observe(self, items: list[Item]) -> dict[str, Found]:
+        found = {}
+        for entry in sorted(os.listdir(self.root)):
+            text = Path(self.root, entry).read_text(encoding="utf-8")
+            found[entry] = Found({"text": text.removeprefix("# ours\n")}, owned=text.startswith("# ours\n"))
+        return found
+
+    def change(self, item: Item, have: Found | None) -> Change:
+        want = {"text": item["text"]}
+        if have and have.props == want:
+            return Change(item["name"], before=have.props, after=want)
+        step = Write(f"{self.root}/{item['name']}", f"# ours\n{item['text']}")
+        return Change(item["name"], "update" if have else "create", have and have.props, want, [step], ["text differs"] if have else [])
+
+    def remove(self, name: str, have: Found) -> Change:
+        return Change(name, "delete", have.props, None, [Remove(f"{self.root}/{name}")])
+
+
+def speak(tmp_path: Path, notes: dict[str, str] | list[Item], check: bool = False, kind: type[Kind] = Note, **params: Any) -> Item:
+    items = notes if isinstance(notes, list) else [{"name": name, "text": text} for name, text in notes.items()]
+    return engine.converge(kind({"notes": items, "state": "present", "purge": False, "root": str(tmp_path), **params}), check)
+
+
+def test_four_runs(tmp_path: Path) -> None:
+    """Check, run, run again, check again."""
+    wanted = {"a": "one", "b": "two"}
+    predicted = speak(tmp_path, wanted, check=True)
+    assert predicted["changed"]
+    assert not list(tmp_path.iterdir())
+    done = speak(tmp_path, wanted)
+    assert done["commands"] == predicted["commands"] == [f"install -D -m 0644 /dev/stdin {tmp_path}/{name}" for name in "ab"]
+    assert done["after"] == predicted["after"] == {"a": {"text": "one"}, "b": {"text": "two"}}
+    assert done["before"] == {"a": None, "b": None}
+    for check in (False, True):
+        again = speak(tmp_path, wanted, check=check)
+        assert not again["changed"]
+        assert again["commands"] == again["diff"] == []
+        assert [entry["action"] for entry in again["results"]] == ["none", "none"]
+
+
+def test_shape_is_the_same_for_no_items(tmp_path: Path) -> None:
+    assert set(speak(tmp_path, {})) == set(speak(tmp_path, {"a": "one"}))
+
+
+def test_diff_names_only_what_changes(tmp_path: Path) -> None:
+    speak(tmp_path, {"a": "one", "b": "two"})
+    diff = speak(tmp_path, {"a": "one", "b": "three"}, check=True)["diff"]
+    assert [entry["before_header"] for entry in diff] == ["note b", f"{tmp_path}/b"]
+    assert diff[0]["prepared"] == f"# install -D -m 0644 /dev/stdin {tmp_path}/b\n"
+    assert (diff[1]["before"], diff[1]["after"]) == ("# ours\ntwo", "# ours\nthree")
+
+
+def test_purge_removes_ours_and_leaves_the_foreign(tmp_path: Path) -> None:
+    (tmp_path / "foreign").write_text("mine")
+    speak(tmp_path, {"a": "one", "b": "two"})
+    assert not speak(tmp_path, {"a": "one"})["changed"]
+    result = speak(tmp_path, {"a": "one"}, purge=True)
+    assert [(entry["name"], entry["action"]) for entry in result["results"]] == [("a", "none"), ("b", "delete")]
+    assert speak(tmp_path, {}, purge=True)["after"] == {"a": None}
+    assert [path.name for path in tmp_path.iterdir()] == ["foreign"]
+
+
+def test_a_foreign_object_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    (tmp_path / "b").write_text("mine")
+    with pytest.raises(ComputeError, match="note b: ikcloud.compute did not make"):
+        speak(tmp_path, {"a": "one", "b": "two"})
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_absent_looks_at_names_only_and_leaves_the_foreign(tmp_path: Path) -> None:
+    (tmp_path / "foreign").write_text("mine")
+    speak(tmp_path, {"a": "one", "b": "two"})
+    result = speak(tmp_path, [{"name": "a"}, {"name": "gone"}, {"name": "foreign"}], state="absent")
+    assert [entry["action"] for entry in result["results"]] == ["delete", "none"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "foreign"]
+
+
+def test_duplicates_name_both_places_and_all_problems_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ComputeError) as error:
+        speak(tmp_path, [{"name": "a", "text": "x"}, {"name": "b"}, {"name": "a", "text": "y"}])
+    assert "notes[2]: the name 'a' stands already at notes[0]" in str(error.value)
+    assert "notes[1].text" in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+class Fragile(Note):
+    """Fails on the item named bad."""
+
+    def change(self, item: Item, have: Found | None) -> Change:
+        change = super().change(item, have)
+        if item["name"] == "bad" and change.steps:
+            change.steps.insert(0, Do("false", self._fail))
+        return change
+
+    @staticmethod
+    def _fail() -> None:
+        raise ComputeError("the disk is full.", "Free some room.")
+
+
+def test_a_failed_item_leaves_the_others_done(tmp_path: Path) -> None:
+    result = speak(tmp_path, {"a": "one", "bad": "two", "c": "three"}, kind=Fragile)
+    assert result["msg"].startswith("note bad: the disk is full. Free some room.")
+    assert [(entry["name"], entry["changed"]) for entry in result["results"]] == [("a", True), ("bad", False), ("c", True)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
+
+
+class Deaf(Note):
+    """Takes its steps without effect."""
+
+    def change(self, item: Item, have: Found | None) -> Change:
+        change = super().change(item, have)
+        change.steps = [Do("true", lambda: None)] if change.steps else []
+        return change
+
+
+def test_a_step_without_effect_does_not_pass_for_done(tmp_path: Path) -> None:
+    assert "It still differs after the change" in speak(tmp_path, {"a": "one"}, kind=Deaf)["msg"]
+
+
+def test_batch_goes_on_after_a_failed_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ip stops at the first line that fails: the failed item is left there, the others' lines still reach the kernel."""
+    seen: list[list[str]] = []
+
+    def batch(lines: list[str]) -> tuple[int, str] | None:
+        seen.append(lines)
+        return next(((index, "no such device") for index, line in enumerate(lines) if "bad" in line), None)
+
+    monkeypatch.setattr(engine, "run_ip_batch", batch)
+    changes = [Change(name, steps=[Ip(f"link add {name}", 1), Ip(f"link set {name} up", 1)]) for name in ("a", "bad", "c")]
+    failures = engine.apply(Note({}), changes)
+    assert list(failures) == ["bad"]
+    assert seen == [["link add a", "link set a up", "link add bad", "link set bad up", "link add c", "link set c up"], ["link add c", "link set c up"]]
+
+
+def test_missing_tools_fail_a_run_and_warn_in_check_mode(tmp_path: Path) -> None:
+    class Needy(Note):
+        tools = ("no-such-tool-here",)
+
+    with pytest.raises(ComputeError, match="lacks no-such-tool-here"):
+        speak(tmp_path, {"a": "one"}, kind=Needy)
+    assert "prepare installs them" in speak(tmp_path, {"a": "one"}, kind=Needy, check=True)["warn"][0]
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
+    with engine._lock(str(tmp_path), check_mode=False), pytest.raises(ComputeError, match="Another run"):
+        speak(tmp_path, {"a": "one"})

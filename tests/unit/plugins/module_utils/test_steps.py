@@ -1,0 +1,51 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each step does what its text says."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write
+
+
+def test_write_is_what_install_does(tmp_path: Path) -> None:
+    ours, typed = tmp_path / "one" / "a file", tmp_path / "two" / "a file"
+    Write(str(ours), "text\n", 0o640).run()
+    subprocess.run(Write(str(typed), "text\n", 0o640).text, shell=True, input="text\n", text=True, check=True)
+    assert (ours.read_text(), ours.stat().st_mode) == (typed.read_text(), typed.stat().st_mode)
+    assert [path.name for path in ours.parent.iterdir()] == ["a file"]
+
+
+def test_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ComputeError, match="can't be written"):
+        Write(str(tmp_path / "folder"), "text").run()
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("tree", [False, True])
+def test_remove_of_what_is_gone(tmp_path: Path, tree: bool) -> None:
+    step: Step = Remove(str(tmp_path / "gone"), tree)
+    step.run()
+
+
+def test_folder_and_removal(tmp_path: Path) -> None:
+    MakeFolder(str(tmp_path / "a" / "b"), 0o750).run()
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o750
+    Remove(str(tmp_path / "a"), tree=True).run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_shell() -> None:
+    assert Run(("echo", "a b; $(id)")).text == "echo 'a b; $(id)'"
+    with pytest.raises(ComputeError, match="not installed"):
+        Run(("no-such-tool; true",)).run()
+    with pytest.raises(ComputeError, match="failed with status 1"):
+        Run(("false",)).run()
+    with pytest.raises(ComputeError, match="did not end within"):
+        Run(("sleep", "5"), timeout=0.1).run()
