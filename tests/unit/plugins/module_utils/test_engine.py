@@ -90,7 +90,7 @@ def test_purge_removes_ours_and_leaves_the_foreign(tmp_path: Path) -> None:
 
 def test_a_foreign_object_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("mine")
-    with pytest.raises(ComputeError, match="note b: ikcloud.compute did not make"):
+    with pytest.raises(ComputeError, match=r"note b: ikcloud\.compute did not make"):
         speak(tmp_path, {"a": "one", "b": "two"})
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 

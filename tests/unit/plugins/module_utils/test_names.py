@@ -29,7 +29,10 @@ def test_refused_with_its_place(bad: object) -> None:
     assert str(names.name_problem("instances[3].name", bad)).startswith("instances[3].name: ")
 
 
-@pytest.mark.parametrize(("mac", "fine"), [("02:00:5e:10:00:01", True), ("02:00:5E:10:00:01", False), ("03:00:5e:10:00:01", False), ("02-00", False), (None, False)])
+@pytest.mark.parametrize(
+    ("mac", "fine"),
+    [("02:00:5e:10:00:01", True), ("02:00:5E:10:00:01", False), ("03:00:5e:10:00:01", False), ("02-00", False), (None, False)],
+)
 def test_mac(mac: object, fine: bool) -> None:
     assert (names.mac_problem("x", mac) is None) == fine
     assert names.mac_problem("x", names.mac_address(str(mac))) is None

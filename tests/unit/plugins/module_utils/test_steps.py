@@ -16,7 +16,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeF
 def test_write_is_what_install_does(tmp_path: Path) -> None:
     ours, typed = tmp_path / "one" / "a file", tmp_path / "two" / "a file"
     Write(str(ours), "text\n", 0o640).run()
-    subprocess.run(Write(str(typed), "text\n", 0o640).text, shell=True, input="text\n", text=True, check=True)
+    subprocess.run(["sh", "-c", Write(str(typed), "text\n", 0o640).text], input="text\n", text=True, check=True)
     assert (ours.read_text(), ours.stat().st_mode) == (typed.read_text(), typed.stat().st_mode)
     assert [path.name for path in ours.parent.iterdir()] == ["a file"]
 
