@@ -92,6 +92,17 @@ class Kind:
         """Read once what is there: everything of this kind that carries our mark, and whatever else bears an item's name."""
         raise NotImplementedError
 
+    def observe_bare(self, items: list[Item]) -> dict[str, Found]:
+        """Read what can be read although a tool is missing; in check mode only, where the role prepare is taken to have installed it by then."""
+        return {}
+
+    def lacking(self, changes: list[Change], check_mode: bool) -> list[str]:
+        """Say what the steps need that is not there, a sentence each: an error before the first change, in check mode a warning.
+
+        What an earlier module of the same play makes is no matter for check mode.
+        """
+        return []
+
     def change(self, item: Item, have: Found | None) -> Change:
         """Compare an item with what is there and list the steps between them."""
         raise NotImplementedError
@@ -151,8 +162,11 @@ def converge(kind: Kind, check_mode: bool) -> Item:
     if missing:
         kind.warnings.append(f"This node lacks {', '.join(missing)}; check mode takes it that nothing is there yet and that the role prepare installs them.")
     with _lock(kind.root, check_mode):
-        have = {} if missing else kind.observe(items)
+        have = kind.observe_bare(items) if missing else kind.observe(items)
         changes = plan(kind, items, have, absent)
+        lacking = kind.lacking([change for change in changes if change.steps], check_mode)
+        kind.warnings += lacking if check_mode else []
+        raise_all([] if check_mode else lacking)
         diff = [entry for change in changes if change.steps for entry in _diff(kind, change)]
         failures: dict[str, ComputeError] = {}
         if not check_mode and any(change.steps for change in changes):
