@@ -1,0 +1,54 @@
+"""A root of the host's distribution as a tar file: mmdebstrap from the host's own apt sources, kernel included."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from . import apt
+from .cache import build_once, digest
+from .host import architecture, os_release, run, say
+from .recipes import packages
+
+# Nothing here reads documentation, and a guest's first boot reads fewer blocks without it.
+_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
+# Bump when what this file does to a root changes in a way the other parts of its hash do not show.
+_REVISION = "1"
+
+
+def root_key(root: str) -> str:
+    release = os_release()
+    return digest(_REVISION, root, release["VERSION_CODENAME"], architecture(), *packages(root, release["ID"]), *_EXCLUDED)
+
+
+def build_root(root: str, cache: Path) -> Path:
+    """The path of the root's tar file, built if it is not there."""
+    target = cache / "roots" / f"{root}-{root_key(root)}.tar"
+    release = os_release()
+    wanted = packages(root, release["ID"])
+
+    def build(temp: Path, work: Path) -> None:
+        say(f"{root}: building a root of {release['PRETTY_NAME']} with {len(wanted)} packages (one to two minutes)…")
+        began = time.monotonic()
+        sources = apt.distribution_sources(release["VERSION_CODENAME"])
+        run(
+            [
+                "mmdebstrap",
+                f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+                "--variant=minbase",
+                "--format=tar",
+                f"--include={','.join(wanted)}",
+                *[f"--aptopt={line}" for line in apt.settings()],
+                *[f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED],
+                release["VERSION_CODENAME"],
+                str(temp),
+                *sources,
+            ],
+            # The disk gets an initramfs of a few MB made by lab/initramfs.py instead of the distribution's.
+            env={"INITRD": "No", "TMPDIR": os.environ.get("TMPDIR", "/var/tmp")},
+        )
+        say(f"{root}: root built in {time.monotonic() - began:.0f} s, {temp.stat().st_size >> 20} MiB")
+
+    build_once(target, cache / "work" / f"root-{root}", build)
+    return target
