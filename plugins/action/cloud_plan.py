@@ -1,0 +1,78 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The action plugin of cloud_plan: gathers the arguments, the rest is in plugin_utils/planner.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import (
+    check_arguments,
+    group_hosts,
+    host_vars,
+    plain,
+    result_of,
+    underlay_address,
+    variable,
+)
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import NODE_KEYS
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import nearest, shown
+
+ARGUMENTS = (*DECLARATION, "group", "node_info", "nodes")
+
+
+class ActionModule(ActionBase):
+    """Compile the declaration. It runs on the controller and changes nothing, so check mode is no different."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
+        """Give the plan, or ``failed`` with every problem in ``msg``."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        arguments: dict[str, Any] = self._task.args
+        try:
+            check_arguments(arguments, ARGUMENTS)
+            declaration = {
+                key: plain(arguments[key]) if key in arguments else variable(name, task_vars, self._templar.template) for key, name in DECLARATION.items()
+            }
+            plan = make_plan(declaration, self._nodes(arguments, task_vars))
+        except ComputeError as error:
+            result.update(failed=True, msg=str(error))
+            return result
+        result.update(plan, changed=False)
+        # Hashes of passwords stand in the lists: they go to the modules, not to the screen or a log.
+        result["_ansible_no_log"] = any("password_hash" in seed for lists in plan["nodes"].values() for seed in lists["seeds"])
+        return result
+
+    def _nodes(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Gather the nodes from the inventory and from what node_info registered; the argument ``nodes`` goes before both."""
+        info = arguments.get("node_info") or "compute_node_info"
+        if not isinstance(info, str):
+            raise ComputeError(f"node_info: {shown(info)} is not the name of a registered variable.")
+        nodes: dict[str, dict[str, Any]] = {}
+        for name in group_hosts(arguments, task_vars):
+            host = host_vars(name, task_vars)
+            nodes[name] = {
+                "underlay_address": underlay_address(name, host),
+                "uplink": plain(host.get("compute_uplink")),
+                "info": result_of(host, str(info), "node"),
+            }
+        given = plain(arguments.get("nodes")) or {}
+        if not isinstance(given, Mapping):
+            raise ComputeError(f"nodes: {shown(given)} is not a mapping of node names.")
+        for name, spec in given.items():
+            if spec is not None and not isinstance(spec, Mapping):
+                raise ComputeError(f"nodes.{name}: {shown(spec)} is not a mapping.", nearest(None, NODE_KEYS))
+            nodes[name] = {**nodes.get(name, {}), **(spec or {})}
+        return nodes

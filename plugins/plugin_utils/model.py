@@ -1,0 +1,173 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a declaration, a node and a plan are, once they are read: plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Image:
+    """A base image; just one of ``url`` and ``path`` is set."""
+
+    name: str
+    url: str | None
+    path: str | None
+    checksum: str | None
+    format: str | None
+
+
+@dataclass(frozen=True)
+class Network:
+    """An overlay network.
+
+    :ivar cidr: A netaddr.IPNetwork without host bits.
+    :ivar gateway: A netaddr.IPAddress, or None where the network has none.
+    :ivar gateway_node: The node that has the gateway's address, None without gateway.
+    :ivar mtu: Bytes, or None for what the underlay leaves.
+    :ivar dns: Name servers, or None for the default.
+    :ivar nodes: Nodes where it exists even if no instance there uses it.
+    """
+
+    name: str
+    id: str
+    vni: int
+    cidr: Any
+    nat: bool
+    gateway: Any
+    gateway_node: str | None
+    mtu: int | None
+    dns: tuple[str, ...] | None
+    encapsulation: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Nic:
+    """An instance's card. ``address`` is None where it is to be allocated; ``mac`` is always set."""
+
+    network: str
+    address: str | None
+    mac: str
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A virtual machine.
+
+    :ivar memory: MiB.
+    :ivar disk: Bytes, or None for the image's own size.
+    :ivar options: What goes to the instance module as it was declared (vnc, accel, grace, restart).
+    """
+
+    name: str
+    id: str
+    image: str
+    nics: tuple[Nic, ...]
+    node: str | None
+    cpu: int
+    memory: int
+    disk: int | None
+    user: str
+    ssh_keys: tuple[str, ...]
+    password_hash: str | None
+    user_data: Any
+    power: str
+    copy: bool | None
+    options: dict[str, Any]
+
+    def uses(self, network: str) -> bool:
+        """Tell whether it has a card in the network."""
+        return any(nic.network == network for nic in self.nics)
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A whole declaration, valid in itself."""
+
+    images: dict[str, Image]
+    networks: dict[str, Network]
+    instances: dict[str, Instance]
+    underlay_mtu: int = 1500
+    purge: bool = False
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Where an instance lives and which address it has in which network.
+
+    :ivar memory: MiB it takes while it runs.
+    """
+
+    node: str
+    addresses: dict[str, str]
+    memory: int = 0
+    running: bool = True
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All allocations that are known, by instance. Where they come from (the nodes, a database) is nobody's concern here."""
+
+    allocations: dict[str, Allocation] = field(default_factory=dict)
+    generation: int = 0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a node said of itself; unknown is None or empty.
+
+    :ivar memory: MiB in all.
+    :ivar image_sizes: Bytes of virtual disk, by image.
+    :ivar underlay: Networks (netaddr.IPNetwork with the node's address in it) on links that are not ours.
+    :ivar tunnels: Names of our tunnels that are there, None when the node did not say.
+    """
+
+    memory: int | None = None
+    image_sizes: dict[str, int] = field(default_factory=dict)
+    underlay: tuple[Any, ...] = ()
+    tunnels: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A compute node. ``facts`` is None where it was not reached or is left out of this run."""
+
+    name: str
+    underlay_address: str | None
+    uplink: str | None
+    facts: Facts | None
+
+    @property
+    def missing(self) -> bool:
+        """Whether this run has no word from the node."""
+        return self.facts is None
+
+
+@dataclass
+class Placement:
+    """Which instance goes where.
+
+    :ivar nodes: Node by instance.
+    :ivar left_out: Why an instance is left out of this run, by instance.
+    :ivar unknown: Instances that may live on a node that is missing.
+    """
+
+    nodes: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Addresses:
+    """Which address an instance has in a network: ``by_instance[name][network]``.
+
+    :ivar left_out: Why an instance can't get its addresses in this run.
+    """
+
+    by_instance: dict[str, dict[str, str]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)

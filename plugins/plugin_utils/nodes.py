@@ -1,0 +1,100 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The compute nodes: from inventory variables and what the nodes said of themselves (node_info) to :class:`Node` and :class:`Snapshot`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Allocation, Facts, Node, Snapshot
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import Reader, shown
+
+NODE_KEYS = ("underlay_address", "uplink", "info")
+
+
+def read_nodes(value: object, problems: list[str]) -> dict[str, Node]:
+    """Read the nodes.
+
+    :param value: ``{name: {underlay_address, uplink, info}}``; without ``info`` a node is missing in this run, an empty one is a bare node.
+    :param problems: Where problems are noted.
+    """
+    nodes: dict[str, Node] = {}
+    if value is None:
+        return nodes
+    if not isinstance(value, Mapping):
+        problems.append(f"nodes: {shown(value)} is not a mapping of node names.")
+        return nodes
+    for name, spec in value.items():
+        if not isinstance(name, str) or not name.isprintable() or not name:
+            problems.append(f"nodes: {shown(name)} is not a node's name; use the names of the inventory.")
+            continue
+        reader = Reader(f"nodes.{name}", spec, NODE_KEYS, problems)
+        address = ip.parse_address(reader.spec.get("underlay_address"))
+        if reader.has("underlay_address") and (address is None or address.is_loopback()):
+            reader.add("underlay_address", f"{shown(reader.spec['underlay_address'])} is not an address that other nodes reach; set compute_underlay_address.")
+            address = None
+        info = reader.spec.get("info")
+        if info is not None and not isinstance(info, Mapping):
+            reader.add("info", f"{shown(info)} is not what node_info returns.")
+            info = None
+        nodes[name] = Node(name, str(address) if address is not None else None, reader.text("uplink"), None if info is None else read_facts(info))
+    return nodes
+
+
+def read_facts(info: Mapping[str, Any]) -> Facts:
+    """Read what node_info returned. What lacks or has another form counts as unknown."""
+    sizes = {}
+    for name, image in _mapping(info.get("images")).items():
+        size = _mapping(image).get("virtual_size")
+        if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+            sizes[str(name)] = size
+    underlay = info.get("underlay_addresses")
+    networks = [ip.parse_cidr(entry) for entry in underlay if isinstance(entry, str)] if isinstance(underlay, (list, tuple)) else []
+    tunnels = info.get("tunnels")
+    memory = info.get("memory_mb")
+    return Facts(
+        memory if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0 else None,
+        sizes,
+        tuple(network for network in networks if network is not None),
+        frozenset(map(str, tunnels)) if isinstance(tunnels, (list, tuple, Mapping)) else None,
+    )
+
+
+def read_snapshot(value: object, problems: list[str]) -> Snapshot:
+    """Gather from all nodes which instance lives where, with which addresses.
+
+    :param value: As of :func:`read_nodes`.
+    :param problems: Where an instance that lives on two nodes is noted.
+    """
+    allocations: dict[str, Allocation] = {}
+    for node, spec in _mapping(value).items():
+        for name, instance in sorted(_mapping(_mapping(_mapping(spec).get("info")).get("instances")).items(), key=lambda entry: str(entry[0])):
+            found = _mapping(instance)
+            name = str(name)
+            if name in allocations:
+                problems.append(
+                    f"The instance {name} is on {allocations[name].node} and on {node}; remove one of the two "
+                    "(ikcloud.compute.instance, state: absent, on that node) before anything else is done."
+                )
+                continue
+            memory = found.get("memory")
+            allocations[name] = Allocation(
+                str(node), _addresses(found), memory if isinstance(memory, int) and not isinstance(memory, bool) else 0, found.get("running") is not False
+            )
+    return Snapshot(allocations)
+
+
+def _addresses(instance: Mapping[Any, Any]) -> dict[str, str]:
+    """Read the labels ``networks`` and ``addresses``, lists of the same order."""
+    labels = _mapping(instance.get("labels")) or instance
+    networks, addresses = labels.get("networks"), labels.get("addresses")
+    if not isinstance(networks, (list, tuple)) or not isinstance(addresses, (list, tuple)):
+        return {}
+    return {str(network): str(address) for network, address in zip(networks, addresses) if ip.parse_address(address) is not None}
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}

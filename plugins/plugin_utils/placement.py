@@ -1,0 +1,108 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which instance goes to which node: a pure function, so that a cleverer scheduler can take the place of :func:`fewest`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Instance, Node, Placement, Snapshot
+
+
+@dataclass
+class Load:
+    """What a node carries while instances are placed.
+
+    :ivar memory: MiB in all, None when unknown.
+    :ivar used: MiB of the running instances on it.
+    """
+
+    node: str
+    memory: int | None
+    used: int = 0
+    instances: int = 0
+
+    def has_room(self, instance: Instance) -> bool:
+        """Tell whether the instance's memory fits in."""
+        return self.memory is None or self.used + instance.memory <= self.memory
+
+    def add(self, memory: int) -> None:
+        """Count an instance."""
+        self.used += memory
+        self.instances += 1
+
+
+# Chooses among the nodes that have room, given in the inventory's order.
+Scheduler = Callable[[Instance, Sequence[Load]], str]
+
+
+def fewest(instance: Instance, loads: Sequence[Load]) -> str:
+    """Choose the node with the fewest instances, the first in the inventory among equals."""
+    return min(loads, key=lambda load: load.instances).node
+
+
+def place(cloud: Cloud, nodes: Sequence[Node], snapshot: Snapshot, scheduler: Scheduler = fewest) -> tuple[Placement, list[str]]:
+    """Give every instance its node: where it is pinned to, else where it lives, else where the scheduler says.
+
+    :returns: The placement, and every problem. With nodes missing, what may live there is left out rather than made twice.
+    """
+    problems: list[str] = []
+    placement = Placement()
+    loads = {node.name: Load(node.name, node.facts.memory if node.facts else None) for node in nodes}
+    missing = [node.name for node in nodes if node.missing]
+    if not cloud.purge:
+        for name, allocation in snapshot.allocations.items():
+            if name not in cloud.instances and allocation.node in loads:
+                loads[allocation.node].add(allocation.memory if allocation.running else 0)
+    waiting: list[Instance] = []
+    for instance in cloud.instances.values():
+        lives = snapshot.allocations.get(instance.name)
+        if lives and instance.node not in (None, lives.node):
+            problems.append(
+                f"cloud_instances.{instance.name}.node: it lives on {lives.node}, and moving to {instance.node} is not supported yet. Remove it there first "
+                f"(its disk goes with it), or write node: {lives.node}."
+            )
+        elif lives and lives.node in loads:
+            _settle(instance, lives.node, placement, loads)
+        elif instance.node is not None:
+            _settle(instance, instance.node, placement, loads)
+        elif missing:
+            placement.unknown.add(instance.name)
+            placement.left_out[instance.name] = f"it may live on {' or '.join(missing)}"
+        else:
+            waiting.append(instance)
+    _overfull(cloud, placement, loads, problems)
+    for instance in waiting:
+        roomy = [load for load in loads.values() if load.has_room(instance)]
+        if roomy:
+            _settle(instance, scheduler(instance, roomy), placement, loads)
+        elif loads:
+            free = ", ".join(f"{load.node} {max(0, (load.memory or 0) - load.used)}" for load in loads.values())
+            problems.append(f"cloud_instances.{instance.name}.memory: no node has {instance.memory} MiB left (left: {free}); declare less, or add a node.")
+    return placement, problems
+
+
+def _settle(instance: Instance, node: str, placement: Placement, loads: dict[str, Load]) -> None:
+    placement.nodes[instance.name] = node
+    loads[node].add(instance.memory if instance.power == "running" else 0)
+
+
+def _overfull(cloud: Cloud, placement: Placement, loads: dict[str, Load], problems: list[str]) -> None:
+    """Note nodes whose pinned and living instances want more memory than there is."""
+    for load in loads.values():
+        if load.memory is None:
+            continue
+        here = [cloud.instances[name] for name, node in placement.nodes.items() if node == load.node]
+        alone = [instance for instance in here if instance.memory > load.memory]
+        problems += [
+            f"cloud_instances.{instance.name}.memory: {instance.memory} MiB is more than {load.node} has ({load.memory} MiB); declare less, or another node."
+            for instance in alone
+        ]
+        if load.used > load.memory and not alone:
+            named = ", ".join(f"{instance.name} {instance.memory}" for instance in sorted(here, key=lambda instance: -instance.memory)[:10])
+            problems.append(
+                f"The instances on {load.node} want {load.used} MiB of memory together, it has {load.memory} (most: {named}); "
+                "declare less, or power: stopped for some."
+            )

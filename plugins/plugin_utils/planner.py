@@ -1,0 +1,84 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole way from a declaration to a plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import raise_all
+from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.addresses import allocate
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.compile import KINDS, Compiler
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.consistency import node_problems
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import parse
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Snapshot
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import read_nodes, read_snapshot
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.placement import Scheduler, fewest, place
+
+
+def make_plan(declaration: dict[str, Any], nodes: object, snapshot: Snapshot | None = None, scheduler: Scheduler = fewest) -> dict[str, Any]:
+    """Compile a declaration.
+
+    :param declaration: Values of any type, see :data:`declaration.DECLARATION`.
+    :param nodes: See :func:`nodes.read_nodes`; of any type too.
+    :param snapshot: What is allocated so far; by default what the nodes' infos say.
+    :param scheduler: Chooses the node of an instance that is new and not pinned.
+    :returns: The result of the module cloud_plan, without ``changed``.
+    :raises ComputeError: With every problem of the declaration, in one message.
+    """
+    ip.require_netaddr()
+    problems: list[str] = []
+    known = read_nodes(nodes, problems)
+    if snapshot is None:
+        snapshot = read_snapshot(nodes, problems)
+    cloud, found = parse(declaration, list(known))
+    problems += found
+    problems += node_problems(cloud, list(known.values()))
+    raise_all(problems)
+    missing = [name for name, node in known.items() if node.missing]
+    placement, found = place(cloud, list(known.values()), snapshot, scheduler)
+    problems += found
+    addresses, found = allocate(cloud, snapshot, not missing)
+    problems += found
+    for name, why in addresses.left_out.items():
+        # An instance that is there must not drop out of the lists: a purge would take it for undeclared.
+        if name in snapshot.allocations:
+            problems.append(f"cloud_instances.{name}: {', '.join(missing)} missing in this run, {why}; declare the address, or run with all nodes.")
+    compiler = Compiler(cloud, known, placement, addresses)
+    problems += compiler.problems() + compiler.collisions()
+    raise_all(problems)
+    lists = compiler.lists()
+    left_out = dict(sorted({**addresses.left_out, **placement.left_out}.items()))
+    return {
+        "nodes": lists,
+        "instances": compiler.instances(),
+        "networks": compiler.networks(),
+        "missing_nodes": missing,
+        "left_out": left_out,
+        "undeclared": {name: allocation.node for name, allocation in sorted(snapshot.allocations.items()) if name not in cloud.instances},
+        "counts": _counts(cloud, lists, len(missing), len(left_out)),
+        "warnings": addresses.warnings + _warnings(cloud, missing, left_out),
+    }
+
+
+def _counts(cloud: Cloud, lists: dict[str, dict[str, list[Any]]], missing: int, left_out: int) -> dict[str, int]:
+    return {
+        "nodes": len(lists),
+        "missing_nodes": missing,
+        "networks": len(cloud.networks),
+        "left_out": left_out,
+        **{kind: sum(len(node[kind]) for node in lists.values()) for kind in KINDS},
+    }
+
+
+def _warnings(cloud: Cloud, missing: list[str], left_out: dict[str, str]) -> list[str]:
+    warnings = []
+    if left_out:
+        named = "; ".join(f"{name} ({why})" for name, why in left_out.items())
+        warnings.append(f"Left out of this run because {', '.join(missing)} was not reached or is not in it: {named}. Run again with all nodes.")
+    locked = [instance.name for instance in cloud.instances.values() if not instance.ssh_keys and not instance.password_hash and instance.user_data is None]
+    if locked:
+        warnings.append(f"Nobody will be able to log in to {', '.join(locked)}: there is no SSH key; set cloud_ssh_keys.")
+    return warnings
