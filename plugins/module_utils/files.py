@@ -1,0 +1,127 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Disk images that appear whole or not at all: made under a hidden name, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from dataclasses import dataclass
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, forget_marks, mark_command, write_mark
+from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked, users_of
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Run, Step, Write, remove_file, user_ids
+
+
+@dataclass(frozen=True)
+class Build(Run):
+    """A command that fills the file ``made``. When it fails nothing is left of that, which may have filled the disk."""
+
+    made: str = ""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except ComputeError:
+            remove_file(self.made)
+            raise
+
+
+def unfinished(path: str) -> str:
+    """Give the hidden name of a file while it is being made: ``.compute-af95e879.img.new``. One run at a time holds the root's lock."""
+    return f"{os.path.dirname(path)}/.{os.path.basename(path)}.new"
+
+
+def finished_name(name: str) -> str:
+    """Give ``compute-af95e879.img`` for ``.compute-af95e879.img.new``, "" for any other name."""
+    return name[1:-4] if name.startswith(".") and name.endswith(".img.new") else ""
+
+
+def begin_file(path: str, mode: int, owner: str) -> Step:
+    """Make an empty file under the hidden name, with its mode and owner before anything stands in it."""
+    return Write(unfinished(path), "", mode=mode, owner=owner, secret=True)
+
+
+def mark_step(path: str, value: str) -> Step:
+    """Mark the file under its hidden name, so that it never stands in place unmarked."""
+    hidden = unfinished(path)
+    return Do(mark_command(hidden, value), lambda: write_mark(hidden, MARK, value, path))
+
+
+def finish_step(path: str, replace: bool = False) -> Step:
+    """Put the file in place, on the disk for good.
+
+    :param replace: Whether it may take the place of one that is there.
+    """
+    hidden = unfinished(path)
+    return Do(f"mv {'-T' if replace else '-nT'} {shlex.quote(hidden)} {shlex.quote(path)}", lambda: put_in_place(hidden, path, replace))
+
+
+def put_in_place(hidden: str, path: str, replace: bool = False) -> None:
+    """Rename a finished file, having it and its folder's entry written to the disk.
+
+    :raises ComputeError: When something else has come to be there meanwhile.
+    :raises OSError: When it can't be done.
+    """
+    sync(hidden)
+    if not replace and os.path.lexists(path):
+        raise ComputeError(f"{path} has come to be there meanwhile; it was not touched.", "Something else writes into this folder.")
+    os.rename(hidden, path)
+    sync(os.path.dirname(path))
+
+
+def sync(path: str) -> None:
+    """Have a file's or a folder's content written to the disk (fsync(2))."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def access_of(path: str) -> tuple[int, int, int]:
+    """Give a file's mode, user and group, as numbers."""
+    entry = os.stat(path)
+    return stat.S_IMODE(entry.st_mode), entry.st_uid, entry.st_gid
+
+
+def access_steps(path: str, access: tuple[int, int, int], mode: int, owner: str) -> tuple[list[Step], list[str]]:
+    """List what gives an existing file its mode and owner, and what differs.
+
+    :param access: What it has, as :func:`access_of` says.
+    :param owner: A user, "" to leave the owner as it is.
+    """
+    steps: list[Step] = []
+    reasons: list[str] = []
+    if owner and not _belongs_to(access, owner):
+        steps.append(Do(f"chown {owner}:{owner} {shlex.quote(path)}", lambda: os.chown(path, *user_ids(owner))))
+        reasons.append(f"owner is not {owner}")
+    if access[0] != mode:
+        steps.append(Do(f"chmod {mode:04o} {shlex.quote(path)}", lambda: os.chmod(path, mode)))
+        reasons.append(f"mode is {access[0]:04o}, not {mode:04o}")
+    return steps, reasons
+
+
+def _belongs_to(access: tuple[int, int, int], owner: str) -> bool:
+    try:
+        return access[1:] == user_ids(owner)
+    except ComputeError:
+        return False  # no such user as yet: the step says so
+
+
+def remove_unused(path: str, volumes: str) -> Step:
+    """List the removal of a disk image that nobody may be using when it comes to it."""
+    return Do(f"rm -f {shlex.quote(path)}", lambda: _remove_unused(path, volumes))
+
+
+def _remove_unused(path: str, volumes: str) -> None:
+    users = users_of([path], volumes).get(path)
+    if users:
+        raise ComputeError(f"{path} is the base of {', '.join(users)}, which would be lost with it.", "Remove these first.")
+    if is_locked(path):
+        raise ComputeError(f"{path} is in use by a running QEMU.", "Stop its instance first (ikcloud.compute.instance with state=absent does).")
+    remove_file(path)
+    forget_marks(path)

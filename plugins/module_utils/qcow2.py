@@ -1,0 +1,197 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Disk images as they are on the disk: read without a process, and whether a QEMU has one open.
+
+The format is QEMU's docs/interop/qcow2.txt; all numbers in it are big-endian.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+
+MAGIC = b"QFI\xfb"
+_EXTENSION_END = 0x00000000
+_EXTENSION_BACKING_FORMAT = 0xE2792ACA
+_EXTENSION_DATA_FILE = 0x44415441
+_INCOMPATIBLE_CORRUPT = 1 << 1
+_INCOMPATIBLE_DATA_FILE = 1 << 2
+# "The backing file name … must not be longer than 1023 bytes"; with the extensions before it, all stands in the first 64 KiB cluster.
+_HEADER_BYTES = 65536
+_SIZE = re.compile(r"([1-9][0-9]{0,18})([KMGT]?)B?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SECTOR = 512
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a disk image says of itself.
+
+    :ivar format: ``qcow2`` or ``raw`` (whatever has no qcow2 header).
+    :ivar virtual_size: Bytes of the disk as the guest sees it.
+    :ivar backing_file: As it is written in the header, "" for none.
+    :ivar backing_format: "" when the header doesn't say.
+    :ivar data_file: Whether its data stand in another file.
+    """
+
+    format: str
+    virtual_size: int
+    backing_file: str = ""
+    backing_format: str = ""
+    data_file: bool = False
+    encrypted: bool = False
+    corrupt: bool = False
+    snapshots: int = 0
+
+
+def read_header(path: str) -> Header:
+    """Read what a disk image says of itself.
+
+    :raises ComputeError: When it has qcow2's magic, and what follows breaks the format.
+    :raises OSError: When it can't be read.
+    """
+    with open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        head = stream.read(4)
+        if head != MAGIC:
+            return Header("raw", size)
+        try:
+            return parse_header(head + stream.read(_HEADER_BYTES - 4))
+        except (struct.error, ValueError) as error:
+            raise ComputeError(f"{path} begins as a qcow2 image but its header is broken: {error}.") from None
+
+
+def parse_header(data: bytes) -> Header:
+    """Parse the beginning of a qcow2 image.
+
+    :param data: Its first cluster, or all of it.
+    :raises ValueError: When it breaks the format.
+    :raises struct.error: When it ends too early.
+    """
+    magic, version, backing_offset, backing_length, cluster_bits, size, crypt = struct.unpack_from(">4sIQIIQI", data, 0)
+    (snapshots,) = struct.unpack_from(">I", data, 60)
+    if magic != MAGIC or version not in (2, 3):
+        raise ValueError(f"version {version} is not known")
+    if not 9 <= cluster_bits <= 21:
+        raise ValueError(f"clusters of 2^{cluster_bits} bytes are not allowed")
+    incompatible, length = struct.unpack_from(">Q20xI", data, 72) if version == 3 else (0, 72)
+    if length < 72 or length > len(data):
+        raise ValueError(f"a header of {length} bytes is not allowed")
+    extensions = _extensions(data, length, min(backing_offset or len(data), len(data)))
+    return Header(
+        format="qcow2",
+        virtual_size=size,
+        backing_file=_text(data, backing_offset, backing_length) if backing_offset else "",
+        backing_format=extensions.get(_EXTENSION_BACKING_FORMAT, b"").decode(errors="surrogateescape"),
+        data_file=bool(incompatible & _INCOMPATIBLE_DATA_FILE) or _EXTENSION_DATA_FILE in extensions,
+        encrypted=bool(crypt),
+        corrupt=bool(incompatible & _INCOMPATIBLE_CORRUPT),
+        snapshots=snapshots,
+    )
+
+
+def _text(data: bytes, offset: int, length: int) -> str:
+    if length > 1023 or offset + length > len(data):
+        raise ValueError("the name of the backing file is out of bounds")
+    return data[offset : offset + length].decode(errors="surrogateescape")
+
+
+def _extensions(data: bytes, start: int, end: int) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    while start + 8 <= end:
+        kind, length = struct.unpack_from(">II", data, start)
+        if kind == _EXTENSION_END:
+            break
+        if start + 8 + length > end:
+            raise ValueError("a header extension is out of bounds")
+        found[kind] = data[start + 8 : start + 8 + length]
+        start += 8 + (length + 7) // 8 * 8  # padded to 8 bytes
+    return found
+
+
+def backing_path(image: str, backing_file: str) -> str:
+    """Give the absolute path of a backing file (QEMU takes a relative one from the image's own folder)."""
+    name = backing_file[5:] if backing_file.startswith("file:") else backing_file
+    return os.path.normpath(os.path.join(os.path.dirname(image), name))
+
+
+def users_of(paths: Iterable[str], folder: str) -> dict[str, list[str]]:
+    """Find the images in a folder that stand on one of these as their backing file.
+
+    :param paths: Absolute paths of images that might be bases.
+    :param folder: Where to look; that it is not there is no error.
+    :returns: For each of ``paths`` that has users, the paths of these.
+    """
+    wanted = {os.path.realpath(path): path for path in paths}
+    found: dict[str, list[str]] = {}
+    try:
+        entries = sorted(entry.path for entry in os.scandir(folder) if entry.is_file())
+    except OSError:
+        return found
+    for entry in entries:
+        try:
+            header = read_header(entry)
+        except (ComputeError, OSError):
+            continue  # no disk image, or one that nobody can open either
+        if header.backing_file:
+            base = wanted.get(os.path.realpath(backing_path(entry, header.backing_file)))
+            if base and os.path.realpath(entry) != os.path.realpath(base):
+                found.setdefault(base, []).append(entry)
+    return found
+
+
+def is_locked(path: str) -> bool:
+    """Tell whether a process has this file open and locked, as a running QEMU has its images and its pidfile.
+
+    QEMU holds open-file-description locks on bytes from 100 on (block/file-posix.c), also on what it only reads. Asking for a lock
+    on the whole file without taking it (F_OFD_GETLK, fcntl(2)) shows any of them.
+
+    :returns: False when there is no such file.
+    :raises ComputeError: When it can't be opened.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ComputeError(f"{path} can't be opened: {error.strerror}.") from None
+    try:
+        # struct flock of a 64-bit Linux: l_type, l_whence, l_start, l_len (0: to the end, wherever that is), l_pid.
+        asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        answer = fcntl.fcntl(handle, getattr(fcntl, "F_OFD_GETLK", 36), asked)
+    except OSError:
+        return False  # a filesystem without locks: QEMU could not lock there either
+    finally:
+        os.close(handle)
+    return int(struct.unpack_from("h", answer)[0]) != fcntl.F_UNLCK
+
+
+def parse_size(text: str) -> int:
+    """Give the bytes of a size such as ``10G`` (K, M, G, T: powers of 1024) or ``10737418240``.
+
+    :raises ValueError: When it is none, or not a whole number of 512-byte sectors.
+    """
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise ValueError(f"{text!r} is not a size; write it as 10G (K, M, G and T are powers of 1024) or in bytes")
+    size = int(match.group(1)) * _UNITS[match.group(2).upper()]
+    if size % _SECTOR:
+        raise ValueError(f"{text!r} is not a whole number of sectors of {_SECTOR} bytes")
+    if size >= 1 << 60:
+        raise ValueError(f"{text!r} is larger than an image can be")
+    return size
+
+
+def format_size(size: int) -> str:
+    """Write bytes as a person would: ``10G`` where that is exact, else bytes."""
+    for unit in ("T", "G", "M", "K"):
+        if size and size % _UNITS[unit] == 0:
+            return f"{size // _UNITS[unit]}{unit}"
+    return str(size)

@@ -1,0 +1,144 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The volumes of a node as they are on its disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_of, finished_name
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Step
+
+
+@dataclass(frozen=True)
+class Node:
+    """Where a running QEMU can be asked to grow a volume: its QMP socket and the volume's block node there."""
+
+    socket: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume as it is on the disk.
+
+    :ivar header: None for one that was never finished, and for what is no volume at all.
+    :ivar owned: Whether we made it (see the documentation of the module ``volume``).
+    :ivar marked: Whether it carries our mark.
+    :ivar locked: Whether a QEMU has it open; looked at only where that matters.
+    :ivar node: Where it can be grown while its guest runs, if anywhere.
+    :ivar leftover: Whether an unfinished file is beside it.
+    """
+
+    header: qcow2.Header | None
+    access: tuple[int, int, int] = (0o640, 0, 0)
+    owned: bool = True
+    marked: bool = True
+    locked: bool = False
+    node: Node | None = None
+    leftover: bool = False
+
+
+def read_bases(layout: Layout, images: Iterable[str]) -> dict[str, qcow2.Header]:
+    """Read the headers of these images; those that are not there are left out.
+
+    :raises ComputeError: When one of them is broken.
+    """
+    bases: dict[str, qcow2.Header] = {}
+    for image in images:
+        try:
+            bases[image] = qcow2.read_header(layout.image(image))
+        except OSError:
+            continue  # not there as yet: an error only when it comes to using it
+    return bases
+
+
+def read_volumes(layout: Layout, sizes: Mapping[str, int | None], removing: bool) -> dict[str, Volume]:
+    """Read every volume that is ours, and whatever else bears a listed name.
+
+    :param sizes: The listed volumes and the sizes in bytes that are declared for them.
+    :param removing: Whether the listed ones are to go.
+    :raises ComputeError: When the folder can't be read.
+    """
+    try:
+        files = {entry.name for entry in os.scandir(layout.volumes) if not entry.is_dir()}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ComputeError(f"{layout.volumes} can't be read: {error.strerror}.") from None
+    found: dict[str, Volume] = {}
+    for file in sorted(files):
+        whole = finished_name(file) or file
+        name = whole[: -len(".img")]
+        if not whole.endswith(".img") or name.endswith("-seed") or whole.startswith("."):
+            continue
+        if whole != file:
+            if whole not in files:
+                found[name] = Volume(None, leftover=True)
+            continue
+        volume = _read(layout, name, name in sizes, sizes.get(name), removing, f".{file}.new" in files)
+        if volume:
+            found[name] = volume
+    return found
+
+
+def _read(layout: Layout, name: str, listed: bool, size: int | None, removing: bool, leftover: bool) -> Volume | None:
+    """Read one volume; None for one that is neither ours nor listed."""
+    path = layout.volume(name)
+    marked = read_mark(path, MARK) == f"volume/{name}"
+    if not marked and not listed:
+        return None
+    foreign = Volume(None, owned=False)
+    try:
+        header, access = qcow2.read_header(path), access_of(path)
+    except (ComputeError, OSError):
+        return foreign
+    if os.path.islink(path) or header.format != "qcow2" or not (marked or instance_id(name)):
+        return foreign
+    leaving = removing or not listed
+    locked = (leaving or (size is not None and size > header.virtual_size)) and qcow2.is_locked(path)
+    node = _find_node(layout, name, path) if locked and not leaving else None
+    return Volume(header, access, True, marked, locked, node, leftover)
+
+
+def _find_node(layout: Layout, name: str, path: str) -> Node | None:
+    """Find the running QEMU that has a volume: its own instance's, or any for a data volume."""
+    folders = [name] if instance_id(name) else sorted(os.listdir(layout.instances)) if os.path.isdir(layout.instances) else []
+    for folder in folders:
+        socket = layout.instance(folder).qmp
+        if not os.path.exists(socket):
+            continue
+        try:
+            with Qmp(socket) as qmp:
+                nodes = [entry.get("inserted") or {} for entry in qmp.execute("query-block")]
+        except ComputeError:
+            continue  # stopped, or busy with another client: then it can't be asked to grow either
+        for node in nodes:
+            if node.get("file") == path and node.get("node-name"):
+                return Node(socket, node["node-name"])
+    return None
+
+
+def live_growth(node: Node, size: int) -> Step:
+    """Grow a volume under its running guest, which sees the new size at once (QMP block_resize).
+
+    :param size: Bytes.
+    """
+    arguments = {"node-name": node.name, "size": size}
+    lines = [json.dumps({"execute": "qmp_capabilities"}), json.dumps({"execute": "block_resize", "arguments": arguments})]
+
+    def grow() -> None:
+        with Qmp(node.socket) as qmp:
+            qmp.execute("block_resize", arguments)
+
+    return Do(f"printf '%s\\n' {' '.join(shlex.quote(line) for line in lines)} | socat -t 5 - UNIX-CONNECT:{shlex.quote(node.socket)}", grow)

@@ -1,0 +1,260 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Volumes on a real disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils import marks
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.modules.volume import VolumeKind
+from conftest import Converge, qemu_img
+
+NAME = "compute-af95e879"
+
+
+def info(path: Path) -> dict[str, Any]:
+    return dict(json.loads(qemu_img("info", "-U", "--output=json", "-f", "qcow2", str(path))))
+
+
+def file_of(root: Path, name: str = NAME) -> Path:
+    return root / f"lib/volumes/{name}.img"
+
+
+def states(root: Path) -> dict[str, tuple[int, int]]:
+    folder = root / "lib/volumes"
+    return {entry.name: (entry.stat().st_ino, entry.stat().st_mtime_ns) for entry in folder.iterdir()} if folder.exists() else {}
+
+
+def test_check_then_run_then_again(root: Path, run: Converge, base: Path) -> None:
+    volumes = [{"name": NAME, "image": "small", "size": "1G"}, {"name": "data-1", "size": "64M"}, {"name": "whole", "image": "small", "copy": True, "size": "32M"}]
+    check = run(VolumeKind, check=True, volumes=volumes)
+    assert not (root / "lib/volumes").exists()
+    real = run(VolumeKind, volumes=volumes)
+    assert "msg" not in real
+    assert check["commands"] == real["commands"]
+    assert check["after"] == real["after"]
+    assert info(file_of(root))["virtual-size"] == 1 << 30
+    assert info(file_of(root))["full-backing-filename"] == str(base)
+    assert info(file_of(root))["backing-filename-format"] == "qcow2"
+    assert "backing-filename" not in info(file_of(root, "whole"))
+    assert info(file_of(root, "whole"))["virtual-size"] == 32 << 20
+    assert file_of(root).stat().st_mode & 0o777 == 0o640
+    before = states(root)
+    assert sorted(before) == sorted(["compute-af95e879.img", "data-1.img", "whole.img"])
+    for check_mode in (True, False):
+        again = run(VolumeKind, check=check_mode, volumes=volumes)
+        assert not again["changed"] and not again["commands"] and not again["diff"]
+    assert states(root) == before
+
+
+def test_commands_of_a_bare_node_are_those_of_a_ready_one(root: Path, run: Converge) -> None:
+    volumes = [{"name": NAME, "image": "small", "size": "1G"}]
+    bare = run(VolumeKind, check=True, volumes=volumes)
+    (root / "lib/images").mkdir(parents=True)
+    (root / "lib/volumes").mkdir()
+    qemu_img("create", "-f", "qcow2", str(root / "lib/images/small.img"), "16M")
+    assert run(VolumeKind, check=True, volumes=volumes)["commands"] == bare["commands"]
+    assert run(VolumeKind, volumes=volumes)["commands"] == bare["commands"]
+
+
+def test_by_hand(root: Path, run: Converge, base: Path, tmp_path: Path) -> None:
+    """What is listed, typed into a shell, makes what the module makes."""
+    volumes = [{"name": NAME, "image": "small", "size": "1G"}, {"name": "whole", "image": "small", "copy": True, "size": "32M"}]
+    by_hand(run(VolumeKind, check=True, volumes=volumes)["commands"], tmp_path)
+    assert not run(VolumeKind, volumes=volumes)["changed"]
+
+
+def by_hand(commands: list[str], tmp_path: Path) -> None:
+    """Type commands into a shell. Where setfattr(1) is missing, Python stands in for it."""
+    shim = tmp_path / "bin"
+    shim.mkdir(exist_ok=True)
+    (shim / "setfattr").write_text("#!/usr/bin/python3\nimport os, sys\nos.setxattr(sys.argv[5], sys.argv[2], sys.argv[4].encode())\n")
+    (shim / "setfattr").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{shim}:{os.environ['PATH']}"}
+    for command in commands:
+        subprocess.run(["sh", "-c", command], check=True, env=environment, stdin=subprocess.DEVNULL)
+
+
+def test_grows_and_never_shrinks(root: Path, run: Converge, base: Path) -> None:
+    run(VolumeKind, volumes=[{"name": NAME, "image": "small", "size": "1G"}])
+    larger = [{"name": NAME, "image": "small", "size": "2G"}]
+    check = run(VolumeKind, check=True, volumes=larger)
+    real = run(VolumeKind, volumes=larger)
+    assert check["commands"] == real["commands"] == [f"qemu-img resize -q -f qcow2 {file_of(root)} 2G"]
+    assert real["results"][0]["reasons"] == ["size is 1G, declared 2G"]
+    assert info(file_of(root))["virtual-size"] == 2 << 30
+    for absurd, words in (("1G", "has 2G, declared is 1G: a volume never shrinks"), ("1536M", "declared is 1536M")):
+        with pytest.raises(ComputeError, match=words):
+            run(VolumeKind, volumes=[{"name": NAME, "image": "small", "size": absurd}])
+
+
+def test_smaller_than_its_image_changes_nothing(root: Path, run: Converge, base: Path) -> None:
+    with pytest.raises(ComputeError, match="size 8M is smaller than its image small, which has 16M"):
+        run(VolumeKind, volumes=[{"name": "data-1", "size": "8M"}, {"name": NAME, "image": "small", "size": "8M"}])
+    assert states(root) == {}
+
+
+def test_missing_image_is_one_error_before_any_change(root: Path, run: Converge) -> None:
+    with pytest.raises(ComputeError, match=r"its image .*/lib/images/small\.img is not there; put it there first with ikcloud\.compute\.image"):
+        run(VolumeKind, volumes=[{"name": "data-1", "size": "8M"}, {"name": NAME, "image": "small", "size": "1G"}])
+    assert states(root) == {}
+
+
+def test_another_base_is_refused(root: Path, run: Converge, base: Path) -> None:
+    qemu_img("create", "-f", "qcow2", str(root / "lib/images/other.img"), "16M")
+    run(VolumeKind, volumes=[{"name": NAME, "image": "small"}])
+    for declared in ({"image": "other"}, {"size": "16M"}, {"image": "small", "copy": True}):
+        with pytest.raises(ComputeError, match=r"stands on .*small\.img.*rebuilt"):
+            run(VolumeKind, volumes=[{"name": NAME, **declared}])
+    with pytest.raises(ComputeError, match="image_format raw"):
+        run(VolumeKind, volumes=[{"name": NAME, "image": "small", "image_format": "raw"}])
+
+
+def test_a_base_of_another_format_is_refused(root: Path, run: Converge, base: Path) -> None:
+    with pytest.raises(ComputeError, match="is qcow2, declared is image_format raw"):
+        run(VolumeKind, volumes=[{"name": NAME, "image": "small", "image_format": "raw"}])
+
+
+def test_raw_base(root: Path, run: Converge) -> None:
+    image = root / "lib/images/plain.img"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"\0" * (1 << 20))
+    run(VolumeKind, volumes=[{"name": NAME, "image": "plain", "image_format": "raw", "size": "2M"}])
+    assert info(file_of(root))["backing-filename-format"] == "raw"
+    assert not run(VolumeKind, volumes=[{"name": NAME, "image": "plain", "image_format": "raw", "size": "2M"}])["changed"]
+
+
+def test_foreign_files_are_left_alone(root: Path, run: Converge) -> None:
+    folder = root / "lib/volumes"
+    folder.mkdir(parents=True)
+    qemu_img("create", "-f", "qcow2", str(folder / "precious.img"), "16M")
+    qemu_img("create", "-f", "qcow2", str(folder / "compute-00000001.img"), "16M")
+    (folder / "compute-00000002.img").symlink_to(folder / "precious.img")
+    (folder / "notes.txt").write_text("mine")
+    run(VolumeKind, volumes=[{"name": NAME, "size": "16M"}])
+    purged = run(VolumeKind, volumes=[], purge=True)
+    assert [entry["name"] for entry in purged["results"]] == [NAME]
+    assert sorted(path.name for path in folder.iterdir()) == ["compute-00000001.img", "compute-00000002.img", "notes.txt", "precious.img"]
+    with pytest.raises(ComputeError, match="did not make"):
+        run(VolumeKind, volumes=[{"name": "precious", "size": "16M"}])
+    with pytest.raises(ComputeError, match="did not make"):
+        run(VolumeKind, volumes=[{"name": "compute-00000002", "size": "16M"}])
+    assert not run(VolumeKind, volumes=[{"name": "precious"}], state="absent")["changed"]
+
+
+def test_brought_back_from_a_backup(root: Path, run: Converge) -> None:
+    """A copy without attributes is taken for ours where its name can only be ours; it is marked again."""
+    run(VolumeKind, volumes=[{"name": NAME, "size": "16M"}])
+    os.removexattr(file_of(root), marks.MARK)
+    again = run(VolumeKind, volumes=[{"name": NAME, "size": "16M"}])
+    assert again["results"][0]["reasons"] == ["it has lost its mark"]
+    assert not run(VolumeKind, volumes=[{"name": NAME, "size": "16M"}])["changed"]
+
+
+def test_killed_in_the_middle(root: Path, run: Converge, base: Path) -> None:
+    hidden = root / f"lib/volumes/.{NAME}.img.new"
+    hidden.parent.mkdir(parents=True)
+    hidden.write_bytes(b"half of one")
+    run(VolumeKind, volumes=[{"name": NAME, "image": "small", "size": "1G"}])
+    assert info(file_of(root))["virtual-size"] == 1 << 30
+    assert not hidden.exists()
+    hidden.write_bytes(b"half of one")
+    assert run(VolumeKind, volumes=[{"name": NAME, "image": "small"}])["changed"]
+    assert not hidden.exists()
+    (root / "lib/volumes/.other.img.new").write_bytes(b"half of one")
+    run(VolumeKind, volumes=[{"name": NAME, "image": "small"}], purge=True)
+    assert list(states(root)) == [f"{NAME}.img"]
+
+
+def test_failed_command_leaves_nothing(root: Path, run: Converge, base: Path) -> None:
+    base.chmod(0o644)
+    data = bytearray(base.read_bytes())
+    data[36:40] = b"\xff" * 4  # an L1 table of absurd size (docs/interop/qcow2.txt): qemu-img refuses it
+    base.write_bytes(data)
+    failed = run(VolumeKind, volumes=[{"name": NAME, "image": "small", "copy": True}, {"name": "data-1", "size": "8M"}])
+    assert f"volume {NAME}: `qemu-img convert" in failed["msg"] and "1 other changes were made" in failed["msg"]
+    assert list(states(root)) == ["data-1.img"]
+
+
+def test_base_of_a_volume_stays(root: Path, run: Converge) -> None:
+    run(VolumeKind, volumes=[{"name": "data-1", "size": "16M"}])
+    qemu_img("create", "-f", "qcow2", "-F", "qcow2", "-b", "data-1.img", str(file_of(root, "snapshot")))
+    refused = run(VolumeKind, volumes=[{"name": "data-1"}], state="absent")
+    assert "is the base of" in refused["msg"] and "snapshot.img" in refused["msg"]
+    assert file_of(root, "data-1").exists()
+
+
+def test_without_extended_attributes(root: Path, run: Converge, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "setxattr", unsupported)
+    monkeypatch.setattr(os, "getxattr", unsupported)
+    run(VolumeKind, volumes=[{"name": "data-1", "size": "16M"}])
+    assert (root / "lib/volumes/.data-1.img.marks").exists()
+    assert not run(VolumeKind, volumes=[{"name": "data-1", "size": "16M"}])["changed"]
+    run(VolumeKind, volumes=[], purge=True)
+    assert states(root) == {}
+
+
+def test_hundred_volumes_read_quickly(root: Path, run: Converge, base: Path) -> None:
+    volumes = [{"name": f"data-{number}", "image": "small"} for number in range(40)]
+    run(VolumeKind, volumes=volumes)
+    begun = time.monotonic()
+    assert not run(VolumeKind, volumes=volumes)["changed"]
+    assert time.monotonic() - begun < 0.5
+
+
+@pytest.fixture
+def guest(root: Path, run: Converge) -> Iterator[Path]:
+    """Run a QEMU, with no guest in it, that has the volume open and a QMP socket in its place."""
+    run(VolumeKind, volumes=[{"name": NAME, "size": "16M"}, {"name": "data-1", "size": "16M"}])
+    folder = root / f"run/instances/{NAME}"
+    folder.mkdir(parents=True)
+    argv = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "none", "-S", "-qmp", f"unix:{folder}/qmp.sock,server=on,wait=off"]
+    argv += ["-drive", f"file={file_of(root)},format=qcow2,if=none,id=disk0", "-drive", f"file={file_of(root, 'data-1')},format=qcow2,if=none,id=disk1"]
+    process = subprocess.Popen(argv)
+    deadline = time.monotonic() + 20
+    while not (folder / "qmp.sock").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    yield folder
+    process.terminate()
+    process.wait()
+
+
+def test_grows_under_a_running_qemu(root: Path, run: Converge, guest: Path) -> None:
+    larger = [{"name": NAME, "size": "32M"}, {"name": "data-1", "size": "64M"}]
+    check = run(VolumeKind, check=True, volumes=larger)
+    real = run(VolumeKind, volumes=larger)
+    assert check["commands"] == real["commands"] and "block_resize" in real["commands"][0]
+    assert "msg" not in real and not any(entry["restart_required"] for entry in real["results"])
+    assert info(file_of(root))["virtual-size"] == 32 << 20
+    assert info(file_of(root, "data-1"))["virtual-size"] == 64 << 20
+    assert not run(VolumeKind, volumes=larger)["changed"]
+
+
+def test_in_use_is_not_removed(root: Path, run: Converge, guest: Path) -> None:
+    gone = [{"name": NAME}]
+    check = run(VolumeKind, check=True, volumes=gone, state="absent")
+    assert "in use by a running QEMU now" in check["warn"][0]
+    refused = run(VolumeKind, volumes=gone, state="absent")
+    assert "is in use by a running QEMU" in refused["msg"]
+    assert file_of(root).exists()
+
+
+def test_locked_without_a_socket_asks_for_a_stop(root: Path, run: Converge, guest: Path) -> None:
+    (guest / "qmp.sock").unlink()
+    result = run(VolumeKind, volumes=[{"name": NAME, "size": "32M"}])
+    assert not result["changed"]
+    assert result["results"][0]["restart_required"]
+    assert "stop the instance" in result["results"][0]["restart_reason"]
