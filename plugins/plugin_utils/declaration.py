@@ -294,6 +294,8 @@ def _nic(port: str, reader: Reader, networks: list[str]) -> tuple[Nic, ...]:
         reader.add("address", f"{shown(address)} is not an IP address; write it without prefix, such as 192.168.88.102.")
     mac = reader.spec.get("mac")
     problem = mac_problem(f"{reader.place}.mac", mac) if mac is not None else None
+    if problem and isinstance(mac, int):
+        problem += " Put it in quotes: YAML reads digits and colons as a number."
     if problem:
         reader.problems.append(problem)
     if network is None or problem or (address is not None and parsed is None):
