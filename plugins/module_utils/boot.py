@@ -1,0 +1,200 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What brings links and NAT back after a reboot: the files in ``run/networks``, the script that replays them, its unit."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import is_marked
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Run, Step, Write
+
+UNIT = "compute-networks.service"
+UNIT_FILE = f"/etc/systemd/system/{UNIT}"
+WANTS_LINK = f"/etc/systemd/system/multi-user.target.wants/{UNIT}"
+# sd_booted(3): this folder is there if and only if systemd runs the machine.
+SYSTEMD_RUNS = "/run/systemd/system"
+SYSCTL_FILE = "/etc/sysctl.d/60-ikcloud-compute.conf"
+
+# Stages of all network modules: files before what they describe, deletions before creations (a tunnel's VNI is free again),
+# the removal of files after that of what they describe, systemd last.
+STAGE_FILES, STAGE_DELETE, STAGE_LINKS, STAGE_REST, STAGE_REMOVE, STAGE_UNIT = range(6)
+
+UP = f"""#!/bin/sh
+# ikcloud.compute: brings back this node's links and NAT from the files beside it, in the order of their names.
+# {UNIT} runs it at boot. It may be run again at any time: what is there already stays.
+cd "$(dirname "$0")" || exit 1
+failed=0
+for file in [0-9]*.ip; do
+    [ -e "$file" ] || continue
+    link=${{file#??-}}
+    link=${{link%.ip}}
+    if [ -e "/sys/class/net/$link" ]; then
+        grep -v -e '^link add ' -e '^tuntap add ' "$file" | ip -batch - || failed=1
+    else
+        ip -batch "$file" || failed=1
+    fi
+done
+for file in [0-9]*.fdb; do
+    [ -e "$file" ] || continue
+    bridge -batch "$file" || failed=1
+done
+for file in [0-9]*.nft; do
+    [ -e "$file" ] || continue
+    nft -f "$file" || failed=1
+done
+if [ -e {SYSCTL_FILE} ]; then
+    sysctl -q -p {SYSCTL_FILE} || failed=1
+fi
+exit $failed
+"""
+
+_BRIDGE_OF = re.compile(r'^(?:link set dev \S+ master (\S+)|define guests = "(\S+)")$', re.MULTILINE)
+
+
+def unit_text(layout: Layout) -> str:
+    """Give the unit that replays the files at boot.
+
+    It comes after nftables.service, whose start flushes every table (on Debian), and waits for no network: links and rules
+    need no uplink. Instances order themselves after it.
+    """
+    return f"""# ikcloud.compute: links and NAT of the compute service.
+[Unit]
+Description=Links and NAT of the compute service
+After=systemd-sysctl.service nftables.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart={layout.network("up")}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@dataclass
+class Boot:
+    """What is there of it.
+
+    :ivar files: The text of each file in ``run/networks``, by its name.
+    :ivar up_runs: Whether ``up`` may be executed.
+    :ivar systemd: Whether systemd runs this machine; without it there is no unit, but the files are kept.
+    :ivar unit: The unit file's text, None when there is none.
+    :ivar enabled: Whether the unit is started at boot.
+    """
+
+    layout: Layout
+    files: dict[str, str] = field(default_factory=dict)
+    up_runs: bool = False
+    systemd: bool = False
+    unit: str | None = None
+    enabled: bool = False
+
+    def names(self, prefix: str) -> dict[str, list[str]]:
+        """Give the objects that have files of a prefix such as ``10-``: name to file names."""
+        found: dict[str, list[str]] = {}
+        for file in sorted(self.files):
+            if file.startswith(prefix):
+                found.setdefault(file[len(prefix) :].rpartition(".")[0], []).append(file)
+        return found
+
+    def after(self, changes: Iterable[Change]) -> dict[str, str]:
+        """Give the files as they are when the changes are made."""
+        files = dict(self.files)
+        for step in (step for change in changes for step in change.steps):
+            if isinstance(step, (Write, Remove)) and os.path.dirname(step.path) == self.layout.networks:
+                if isinstance(step, Write):
+                    files[os.path.basename(step.path)] = step.content
+                else:
+                    files.pop(os.path.basename(step.path), None)
+        return files
+
+    def bridge_changes(self, changes: Iterable[Change], prefix: str) -> list[Change]:
+        """List what the module ``bridge`` has to do for the unit: it is there as long as there is a bridge of ours.
+
+        One module alone is in charge, since check mode on a bare node must not announce the unit once for each kind. What
+        stands on bridges that others made keeps the unit too.
+        """
+        after = self.after(changes)
+        ours = self.names(prefix)
+        others = [text for file, text in after.items() if not file.startswith(prefix) and bridges_in(text) - set(ours)]
+        if others or any(file.startswith(prefix) for file in after):
+            return self.make()
+        return self.drop()
+
+    def other_changes(self, changes: Iterable[Change], prefix: str, foreign: Iterable[str]) -> list[Change]:
+        """List what any other module has to do for it, only where it works on bridges that others made.
+
+        :param prefix: The caller's files, such as ``30-``.
+        :param foreign: Bridges on this node that are not ours.
+        """
+        after = self.after(changes)
+        foreign = set(foreign)
+        if any(file.startswith(prefix) and bridges_in(text) & foreign for file, text in after.items()):
+            return self.make()
+        return [] if any(file[0].isdigit() for file in after) else self.drop()
+
+    def make(self) -> list[Change]:
+        """List what is missing of ``up`` and of the unit."""
+        steps: list[Step] = []
+        if self.files.get("up") != UP or not self.up_runs:
+            steps.append(Write(self.layout.network("up"), UP, mode=0o755, stage=STAGE_FILES))
+        if self.systemd:
+            if self.unit is not None and not is_marked(self.unit):
+                raise ComputeError(f"{UNIT_FILE} is there and ikcloud.compute did not make it.", "Rename that unit.")
+            text = unit_text(self.layout)
+            if self.unit != text:
+                steps.append(Write(UNIT_FILE, text, stage=STAGE_FILES))
+                steps.append(Run(("systemctl", "daemon-reload"), stage=STAGE_UNIT))
+            if not self.enabled:
+                # --now: the unit counts as started, as it does after a reboot; replaying what is there changes nothing.
+                steps.append(Run(("systemctl", "enable", "--now", UNIT), stage=STAGE_UNIT))
+        new = self.unit is None if self.systemd else "up" not in self.files
+        return [Change(UNIT, "create" if new else "update", steps=steps, reasons=[] if new else ["it differs"])] if steps else []
+
+    def drop(self) -> list[Change]:
+        """List what removes ``up`` and the unit, when they are there and ours."""
+        steps: list[Step] = []
+        if self.unit is not None and is_marked(self.unit):
+            if self.systemd:
+                steps.append(Run(("systemctl", "disable", "--now", UNIT), stage=STAGE_UNIT))
+            steps.append(Remove(UNIT_FILE, stage=STAGE_UNIT))
+            if self.systemd:
+                steps.append(Run(("systemctl", "daemon-reload"), stage=STAGE_UNIT))
+        if "up" in self.files:
+            steps.append(Remove(self.layout.network("up"), stage=STAGE_UNIT))
+        return [Change(UNIT, "delete", steps=steps)] if steps else []
+
+
+def bridges_in(text: str) -> set[str]:
+    """Give the bridges that a file's lines attach something to."""
+    return {first or second for first, second in _BRIDGE_OF.findall(text)}
+
+
+def read_boot(layout: Layout) -> Boot:
+    """Read all of it."""
+    boot = Boot(layout, systemd=os.path.isdir(SYSTEMD_RUNS), unit=read_text(UNIT_FILE), enabled=os.path.islink(WANTS_LINK))
+    try:
+        entries = sorted(entry.name for entry in os.scandir(layout.networks) if entry.is_file() and not entry.name.startswith("."))
+    except FileNotFoundError:
+        return boot
+    boot.files = {name: read_text(layout.network(name)) or "" for name in entries}
+    boot.up_runs = os.access(layout.network("up"), os.X_OK)
+    return boot
+
+
+def read_text(path: str) -> str | None:
+    """Read a small text file; None when it is not there."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
