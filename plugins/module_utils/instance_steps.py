@@ -1,0 +1,103 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The steps of an instance that do more than run a command: they look whether it had its effect."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import qmp, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, Write
+
+# QEMU answers within 70 ms; many at once on a node that is itself emulated take their time.
+START_LIMIT = 60.0
+
+
+@dataclass(frozen=True)
+class WriteStart(Write):
+    """Write ``start``; where something in it has to be tried on the node first, ``settle`` gives the text (``content`` is then a forecast)."""
+
+    settle: Callable[[], str] | None = None
+
+    def run(self) -> None:
+        if self.settle is not None:
+            replace(self, content=self.settle(), settle=None).run()
+        else:
+            super().run()
+
+
+@dataclass(frozen=True)
+class StartInstance(Run):
+    """Start QEMU and wait until it says over QMP that the guest runs.
+
+    :ivar unit: The systemd unit, "" where QEMU makes itself a daemon.
+    """
+
+    unit: str = ""
+    pidfile: str = ""
+    qmp: str = ""
+
+    def run(self) -> None:
+        super().run()
+        until = time.monotonic() + START_LIMIT
+        state = "no answer"
+        while time.monotonic() < until:
+            if locked_by(self.pidfile):
+                try:
+                    state = qmp.status(self.qmp, timeout=5)
+                except ComputeError as error:
+                    state = str(error)
+                if state == "running":
+                    return
+                if state in ("io-error", "internal-error", "guest-panicked"):
+                    break
+            elif self.unit and self._failed():
+                break
+            elif not self.unit:
+                state = "QEMU ended"
+                break
+            time.sleep(0.05)
+        words = f" It last said: {systemd.journal_tail(self.unit)}" if self.unit else ""
+        raise ComputeError(f"QEMU was started with `{self.text}` and does not run ({state}).{words}")
+
+    def _failed(self) -> bool:
+        state = systemd.states([self.unit]).get(self.unit, {})
+        return state.get("ActiveState") in ("failed", "inactive") or state.get("SubState") == "auto-restart"
+
+
+@dataclass(frozen=True)
+class StopInstance(Run):
+    """Run an instance's ``stop``, which waits for the guest; should that script be broken, end QEMU all the same."""
+
+    pidfile: str = ""
+
+    def run(self) -> None:
+        words = ""
+        try:
+            done = run(self.argv, timeout=self.timeout, check=False)
+            words = done.stderr.strip()
+        except ComputeError as error:
+            words = str(error)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            pid = locked_by(self.pidfile)
+            if pid <= 0:
+                break
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                break
+            except PermissionError:
+                raise ComputeError(f"QEMU, process {pid}, belongs to another user and can't be stopped. {words}".rstrip()) from None
+            until = time.monotonic() + 5
+            while locked_by(self.pidfile) == pid and time.monotonic() < until:
+                time.sleep(0.05)
+        if locked_by(self.pidfile):
+            raise ComputeError(f"QEMU still runs after `{self.text}`. {words}".rstrip())

@@ -1,0 +1,162 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What instances a node has: read from their folders, the kernel and systemd, once for all of them."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.process import command_line, locked_by
+
+# A folder without `start` that holds one of these, or nothing, is what an interrupted run left of an instance.
+_OURS = {"start", "stop", "qmp.sock", "vnc.sock", "console.sock", "console.log", "console.log.end", "agent.sock"}
+
+
+@dataclass
+class Instance:
+    """One folder below run/instances.
+
+    :ivar name: From the header of ``start``; ``compute-<id>`` where there is none.
+    :ivar owned: Whether ``start`` carries our mark, or only remains of ours are there.
+    :ivar files: Text and mode of ``start``, ``stop`` and the unit's drop-in, as far as they are there.
+    :ivar options: QEMU's options as ``start`` has them.
+    :ivar pid: Of the QEMU that runs, else 0.
+    :ivar running: The options that it runs with; None when it doesn't, or can't be seen.
+    :ivar unit: What systemd says (ActiveState…); empty where systemd does not run.
+    :ivar owner: The user whom the folder belongs to, whom QEMU runs as.
+    """
+
+    name: str
+    id: str
+    folder: str
+    owned: bool = True
+    files: dict[str, tuple[str, int]] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)
+    options: qemu.Options = field(default_factory=list)
+    pid: int = 0
+    running: qemu.Options | None = None
+    unit: dict[str, str] = field(default_factory=dict)
+    enabled: bool = False
+    owner: str = ""
+
+    @property
+    def power(self) -> str:
+        """``running``, ``stopped``, or ``stopping`` while systemd waits for its end."""
+        state = self.unit.get("ActiveState")
+        if state == "deactivating":
+            return "stopping"
+        return "running" if self.pid or state == "active" else "stopped"
+
+    @property
+    def managed(self) -> bool:
+        """Whether systemd looks after the QEMU that runs."""
+        return self.unit.get("ActiveState") in ("active", "activating", "deactivating", "reloading")
+
+    @property
+    def daemon(self) -> bool:
+        """Whether ``start`` is written for a machine without systemd."""
+        return ("-daemonize", "") in self.options
+
+
+def read_instances(layout: Layout, also: list[str] | None = None, units: bool = True) -> dict[str, Instance]:
+    """Read all instances below a root, by name.
+
+    :param also: Ids whose units and drop-ins to look for even if there is no folder.
+    :param units: Whether to ask systemd, which takes one process.
+    """
+    found: list[Instance] = []
+    units = units and systemd.serves(layout)
+    enabled = systemd.enabled_ids() if units else set()
+    try:
+        names = sorted(os.listdir(layout.instances))
+    except OSError:
+        names = []
+    folders = [name for name in names if instance_id(name)]
+    folders += sorted({f"compute-{identifier}" for identifier in [*(also or []), *enabled]} - set(folders))
+    for name in folders:
+        instance = _read(layout, name)
+        instance.enabled = instance.id in enabled
+        found.append(instance)
+    states = systemd.states([systemd.unit(instance.id) for instance in found]) if units else {}
+    by_name: dict[str, Instance] = {}
+    for instance in found:
+        instance.unit = states.get(systemd.unit(instance.id), {})
+        if not instance.files and not os.path.isdir(instance.folder) and not instance.enabled and not instance.managed:
+            continue
+        if instance.name in by_name:
+            instance.name = f"compute-{instance.id}"
+        by_name[instance.name] = instance
+    return by_name
+
+
+def _read(layout: Layout, name: str) -> Instance:
+    where = layout.instance(name)
+    identifier = instance_id(name) or ""
+    instance = Instance(name, identifier, where.folder)
+    instance.owner = _owner(where.folder)
+    for path in (where.start, where.stop, systemd.drop_in_path(identifier)):
+        read = read_text(path)
+        if read:
+            instance.files[path] = read
+    if where.start in instance.files:
+        parsed = qemu.parse_script(instance.files[where.start][0])
+        instance.owned = parsed is not None
+        if parsed:
+            instance.name, instance.labels, instance.options = parsed
+    else:
+        instance.owned = left_over(where.folder, name)
+    instance.pid = locked_by(where.pid)
+    words = command_line(instance.pid) if instance.pid > 0 else None
+    if words:
+        instance.running = qemu.parse_options(words[1:])
+        if where.start not in instance.files:
+            instance.name = dict(instance.running).get("-name", name)
+    return instance
+
+
+def _owner(folder: str) -> str:
+    try:
+        return pwd.getpwuid(os.lstat(folder).st_uid).pw_name
+    except (OSError, KeyError):
+        return ""
+
+
+def read_text(path: str) -> tuple[str, int] | None:
+    """Give a file's text and mode; None when it is not there, not ours to read, or no plain file."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(handle, encoding="utf-8", errors="replace") as stream:
+        entry = os.fstat(stream.fileno())
+        return (stream.read(), stat.S_IMODE(entry.st_mode)) if stat.S_ISREG(entry.st_mode) else None
+
+
+def left_over(folder: str, name: str) -> bool:
+    """Tell whether a folder without ``start`` was an instance's all the same, not only a seed's or somebody else's."""
+    try:
+        entries = os.listdir(folder)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return not entries or any(entry in _OURS or entry == f"{name}.pid" for entry in entries)
+
+
+def pending(instance: Instance, want: qemu.Options) -> list[str]:
+    """Say in what a running instance differs from its declaration, so that a restart is pending."""
+    if not instance.pid or instance.running is None:
+        return []
+    return qemu.differences(instance.running, want)
+
+
+def properties(instance: Instance) -> dict[str, Any]:
+    """Give an instance's properties in the declaration's words."""
+    return {"id": instance.id, **qemu.describe(instance.options), "labels": instance.labels, "power": instance.power}

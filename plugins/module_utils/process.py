@@ -1,0 +1,48 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which QEMU really runs: asked of the kernel, without a process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+# struct flock in fcntl(2) on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
+_FLOCK = "hhqqi4x"
+
+
+def locked_by(pidfile: str) -> int:
+    """Give the pid of the QEMU whose pidfile this is, or 0 when none runs.
+
+    QEMU locks its pidfile for as long as it lives, so a stale file, or a pid that something else has by now, can't deceive.
+
+    :param pidfile: The path given to ``-pidfile``.
+    :returns: The holder of the lock; -1 when it is held by a process outside our pid namespace.
+    """
+    try:
+        handle = os.open(pidfile, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return 0
+    try:
+        # F_GETLK fills in the lock that stands in the way of this one.
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _whence, _start, _length, pid = struct.unpack(_FLOCK, fcntl.fcntl(handle, fcntl.F_GETLK, asked))
+    except OSError:
+        return 0
+    finally:
+        os.close(handle)
+    if kind == fcntl.F_UNLCK:
+        return 0
+    return pid if pid > 0 else -1
+
+
+def command_line(pid: int) -> list[str] | None:
+    """Give the arguments that a process was started with (proc(5), cmdline), or None when it is gone or not ours to see."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as stream:
+            text = stream.read()
+    except OSError:
+        return None
+    return [part.decode(errors="replace") for part in text.rstrip(b"\0").split(b"\0")] if text else None

@@ -1,0 +1,310 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An instance as QEMU's command: from the declaration to the text of ``start``, and back from a text or a running process."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import InstancePaths, Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER, mac_address, short_id
+
+Item = dict[str, Any]
+Options = list[tuple[str, str]]
+PROGRAM = "qemu-system-x86_64"
+DEFAULT_GRACE = 60
+# What a tunnel of 50 bytes leaves of an underlay of 1500 (RFC 8926 section 3).
+DEFAULT_MTU = 1450
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+# -daemonize forks after the filter stands: what denies that kills QEMU (measured on 7.2: SIGSYS, or exit status 1 for elevateprivileges).
+SANDBOX_DAEMON = "on,obsolete=deny,resourcecontrol=deny"
+
+_HEADER = re.compile(rf"#!/bin/sh\n# {re.escape(OWNER)} instance ([a-z0-9-]+)\n# labels: (.*)\n")
+_WORDS = {"-name": "name", "-machine": "machine", "-smp": "cpu", "-m": "memory", "-cpu": "cpu_model", "-vnc": "vnc", "-boot": "boot order"}
+
+
+def identifier(item: Item) -> str:
+    """Give an instance's 8 hex digits: declared, or derived from its name."""
+    return str(item.get("id") or short_id("instance", item["name"]))
+
+
+def paths(item: Item, layout: Layout) -> InstancePaths:
+    """Give where an instance's files stand."""
+    return layout.instance(f"compute-{identifier(item)}")
+
+
+def volume(item: Item, layout: Layout) -> str:
+    """Give the path of an instance's disk."""
+    return str(item.get("volume") or layout.volume(f"compute-{identifier(item)}"))
+
+
+def seed(item: Item, layout: Layout) -> str:
+    """Give the path of an instance's seed, or "" where it has none."""
+    return layout.seed(f"compute-{identifier(item)}") if item.get("seed", True) else ""
+
+
+def tap(item: Item, index: int) -> str:
+    """Give the tap of an instance's NIC: declared, ``vnet-<id>`` for the first, ``vnet-<short_id>`` for others."""
+    declared = item["nics"][index].get("tap")
+    return str(declared or f"vnet-{identifier(item) if index == 0 else short_id('port', item['name'] + '/' + str(index))}")
+
+
+def mac(item: Item, index: int) -> str:
+    """Give the MAC address of an instance's NIC: declared, or derived from its name."""
+    return str(item["nics"][index].get("mac") or mac_address(f"{item['name']}/{index}"))
+
+
+def options(item: Item, layout: Layout, accel: str) -> Options:
+    """Give QEMU's options for an instance, in the talk's order.
+
+    :param item: The declaration, with all defaults filled in and found valid.
+    :param accel: ``kvm`` or ``tcg``.
+    """
+    where = paths(item, layout)
+    daemon = item["supervisor"] == "none"
+    made: Options = [("-name", item["name"]), ("-nodefaults", ""), ("-no-user-config", ""), ("-machine", "pc")]
+    made += [("-smp", str(item["cpu"])), ("-m", str(item["memory"]))]
+    made += [("-drive", f"file={volume(item, layout)},format={item['volume_format']},if=virtio,discard=unmap")]
+    if item["seed"]:
+        made += [("-drive", f"file={seed(item, layout)},format=raw,if=virtio,readonly=on")]
+    made += [("-drive", f"file={disk['path']},format={disk['format']},if=virtio,discard=unmap") for disk in item["volumes"]]
+    made += [("-boot", "order=nc,menu=off" if item["boot_network"] else "order=c,menu=off")]
+    made += [("-enable-kvm", "")] if accel == "kvm" else [("-accel", "tcg")]
+    made += [("-cpu", item["cpu_model"] or ("host" if accel == "kvm" else "max"))]
+    for index in range(len(item["nics"])):
+        made += _nic(item, index)
+    made += [("-chardev", f"socket,id=console,path={where.console},server=on,wait=off,logfile={where.console_log},logappend=on")]
+    made += [("-serial", "chardev:console"), ("-device", "virtio-serial-pci")]
+    made += [("-chardev", f"socket,id=agent,path={where.agent},server=on,wait=off")]
+    made += [("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"), ("-device", "virtio-rng-pci")]
+    made += [("-qmp", f"unix:{where.qmp},server=on,wait=off"), ("-pidfile", where.pid)]
+    made += [("-sandbox", SANDBOX_DAEMON if daemon else SANDBOX)]
+    made += [("-daemonize", "")] if daemon else []
+    if item["vnc"] == "none":
+        return [*made, ("-display", "none")]
+    return [*made, ("-vga", "std"), ("-vnc", f"unix:{where.vnc}" if item["vnc"] == "socket" else f"127.0.0.1:{item['vnc_display']}")]
+
+
+def _nic(item: Item, index: int) -> Options:
+    nic = item["nics"][index]
+    name = f"network{index}"
+    mtu = nic.get("mtu") or (DEFAULT_MTU if nic["type"] == "tap" else None)
+    device = f"virtio-net-pci,netdev={name},mac={mac(item, index)}" + (f",host_mtu={mtu}" if mtu else "")
+    # The boot ROM polls without a pause until it gives up; under emulation that takes a processor.
+    device += "" if item["boot_network"] else ",romfile="
+    if nic["type"] == "tap":
+        backend = f"tap,id={name},ifname={tap(item, index)},script=no,downscript=no,vhost=off"
+    elif nic["type"] == "user":
+        backend = f"user,id={name}" + "".join(f",hostfwd={_forward(rule)}" for rule in nic.get("hostfwd") or [])
+    elif nic.get("mcast"):
+        backend = f"socket,id={name},mcast={nic['mcast']},localaddr={nic.get('local') or '127.0.0.1'}"
+    else:
+        backend = f"socket,id={name},udp={nic['remote']},localaddr={nic['local']}"
+    return [("-device", device), ("-netdev", backend)]
+
+
+def _forward(rule: str) -> str:
+    protocol, address, port, guest = rule.split(":")
+    return f"{protocol}:{address}:{port}-:{guest}"
+
+
+def start_script(item: Item, layout: Layout, accel: str) -> str:
+    """Give the text of an instance's ``start``: its name, its labels, and QEMU's command with an option a line."""
+    lines = ["#!/bin/sh", f"# {OWNER} instance {item['name']}", f"# labels: {json.dumps(item.get('labels') or {}, sort_keys=True)}"]
+    words = [f"exec {PROGRAM}"] + [" ".join([name, shlex.quote(value)] if value else [name]) for name, value in options(item, layout, accel)]
+    return "\n".join(lines) + "\n" + " \\\n  ".join(words) + "\n"
+
+
+def parse_script(text: str) -> tuple[str, dict[str, Any], Options] | None:
+    """Read a ``start`` of ours back.
+
+    :returns: Name, labels and options; None when it does not carry our mark. What a person edited beyond reading is empty.
+    """
+    header = _HEADER.match(text)
+    if not header:
+        return None
+    try:
+        labels = json.loads(header.group(2))
+    except ValueError:
+        labels = {}
+    try:
+        words = shlex.split(text[header.end() :].replace("\\\n", " "), comments=True)
+    except ValueError:
+        words = []
+    return header.group(1), labels if isinstance(labels, dict) else {}, parse_options(words[2:] if words[:1] == ["exec"] else [])
+
+
+def parse_options(words: list[str]) -> Options:
+    """Pair QEMU's arguments (without the program) as options and values."""
+    made: Options = []
+    for word in words:
+        if word.startswith("-") or not made or made[-1][1]:
+            made.append((word, ""))
+        else:
+            made[-1] = (made[-1][0], word)
+    return made
+
+
+def accel_of(given: Options) -> str:
+    """Give ``kvm`` or ``tcg``, as a command says."""
+    named = dict(given)
+    return "kvm" if "-enable-kvm" in named else named.get("-accel", "tcg").split(",")[0]
+
+
+def suboptions(value: str) -> dict[str, str]:
+    """Take ``tap,id=network0,ifname=…`` apart; a word without ``=`` maps to "" (of several of one name the first counts)."""
+    parts: dict[str, str] = {}
+    for part in value.split(","):
+        name, _equals, rest = part.partition("=")
+        parts.setdefault(name, rest)
+    return parts
+
+
+def describe(given: Options) -> Item:
+    """Give an instance's properties as QEMU's command says them, in the declaration's words."""
+    named = dict(given)
+    disks = [suboptions(value) for option, value in given if option == "-drive"]
+    netdevs = {parts.get("id", ""): (value, parts) for option, value in given if option == "-netdev" for parts in [suboptions(value)]}
+    nics: list[Item] = []
+    for option, value in given:
+        parts = suboptions(value)
+        if option == "-device" and "netdev" in parts:
+            text, backend = netdevs.get(parts["netdev"], ("", {}))
+            nic: Item = {"type": text.split(",")[0], "mac": parts.get("mac", ""), "mtu": _number(parts.get("host_mtu"))}
+            nics.append({**nic, **{key: backend[word] for key, word in _BACKEND.items() if word in backend}, **_forwards(text)})
+    return {
+        "cpu": _number(named.get("-smp")),
+        "memory": _number(named.get("-m")),
+        "accel": accel_of(given),
+        "cpu_model": named.get("-cpu", ""),
+        "disks": [{"path": disk.get("file", ""), "format": disk.get("format", ""), "readonly": disk.get("readonly") == "on"} for disk in disks],
+        "nics": nics,
+        "vnc": named.get("-vnc", "none"),
+        "supervisor": "none" if "-daemonize" in named else "systemd",
+    }
+
+
+_BACKEND = {"tap": "ifname", "local": "localaddr", "remote": "udp", "mcast": "mcast"}
+
+
+def _forwards(backend: str) -> Item:
+    rules = [part[len("hostfwd=") :].replace("-:", ":") for part in backend.split(",") if part.startswith("hostfwd=")]
+    return {"hostfwd": rules} if rules else {}
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
+
+
+def differences(have: Options, want: Options) -> list[str]:
+    """Say in what one command differs from the declared one, a phrase each, such as ``cpu is 2, declared 4``."""
+    phrases: list[str] = []
+    if (before := accel_of(have)) != (after := accel_of(want)):
+        phrases.append(f"accel is {before}, declared {after}")
+    had, wanted = dict(have), dict(want)
+    for option, word in _WORDS.items():
+        if had.get(option, "none") != wanted.get(option, "none"):
+            phrases.append(f"{word} is {had.get(option, 'none')}, declared {wanted.get(option, 'none')}")
+    if ("-daemonize" in had) != ("-daemonize" in wanted):
+        names = ("systemd", "none")
+        phrases.append(f"supervisor is {names['-daemonize' in had]}, declared {names['-daemonize' in wanted]}")
+    said = {*_WORDS, "-accel", "-enable-kvm", "-daemonize", "-sandbox", "-vga", "-display"}
+    left, added = _without(have, want), _without(want, have)
+    phrases += [f"`{option} {value}`".replace(" `", "`") + " is there, not declared" for option, value in left if option not in said]
+    phrases += [f"`{option} {value}`".replace(" `", "`") + " is declared, not there" for option, value in added if option not in said]
+    if not phrases and have != want:
+        phrases.append("the QEMU command differs")
+    return phrases
+
+
+def _without(these: Options, those: Options) -> Options:
+    rest = list(those)
+    left: Options = []
+    for entry in these:
+        if entry in rest:
+            rest.remove(entry)
+        else:
+            left.append(entry)
+    return left
+
+
+STOP_SCRIPT = '''\
+#!/usr/bin/python3 -I
+# ikcloud.compute: stops the instance %(name)s. It presses the power button (ACPI) by QMP, waits, and ends QEMU if need be.
+# Usage: stop [SECONDS]    how long the guest may take; %(grace)s when not given
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+
+GRACE = %(grace)s
+PIDFILE = "%(pid)s"
+QMP = "%(qmp)s"
+
+
+def holder(file):
+    """The pid that locks the pidfile (fcntl(2), F_GETLK); 0 when QEMU has ended, whatever the file says."""
+    lock = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    kind, _, _, _, pid = struct.unpack("hhqqi4x", lock)
+    return 0 if kind == fcntl.F_UNLCK else pid
+
+
+def press():
+    try:
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.settimeout(5)
+            monitor.connect(QMP)
+            lines = monitor.makefile("rw")
+            lines.readline()
+            for command in ("qmp_capabilities", "system_powerdown"):
+                lines.write(json.dumps({"execute": command}) + "\\n")
+                lines.flush()
+                lines.readline()
+    except OSError as error:
+        print("%%s: %%s" %% (QMP, error), file=sys.stderr)
+
+
+def ended(file, seconds):
+    until = time.monotonic() + seconds
+    while holder(file):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def main():
+    grace = float(sys.argv[1]) if len(sys.argv) > 1 else GRACE
+    try:
+        file = open(PIDFILE, "rb")
+    except FileNotFoundError:
+        return 0
+    until = time.monotonic() + grace
+    # A guest that is still booting misses the button, so it is pressed again.
+    while holder(file) and time.monotonic() < until:
+        press()
+        ended(file, min(10, until - time.monotonic()))
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if holder(file) > 0:
+            print("The guest did not power off within %%g s: %%s." %% (grace, number.name), file=sys.stderr)
+            os.kill(holder(file), number)
+            ended(file, 5)
+    return 1 if holder(file) else 0
+
+
+sys.exit(main())
+'''
+
+
+def stop_script(item: Item, layout: Layout) -> str:
+    """Give the text of an instance's ``stop``: a power button that waits ``grace`` seconds, for people and for systemd."""
+    where = paths(item, layout)
+    return STOP_SCRIPT % {"name": item["name"], "grace": DEFAULT_GRACE if item.get("grace") is None else item["grace"], "pid": where.pid, "qmp": where.qmp}

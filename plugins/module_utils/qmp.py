@@ -1,0 +1,105 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""QMP, QEMU's own control protocol: one JSON object a line over a unix socket (QEMU's docs/interop/qmp-spec)."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from types import TracebackType
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+
+# Status is answered within 2 ms; a guest that is busy under emulation, or another client that is just being served (QEMU
+# serves one at a time), may hold it up.
+TIMEOUT = 10.0
+
+
+class Qmp:
+    """A conversation with one QEMU, for a ``with`` statement.
+
+    :param path: The socket that QEMU listens at.
+    :param timeout: Seconds that each answer may take.
+    :raises ComputeError: When nobody listens there, or what answers is not QMP.
+    """
+
+    def __init__(self, path: str, timeout: float = TIMEOUT) -> None:
+        self.path = path
+        self._timeout = timeout
+        self._buffer = b""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.settimeout(timeout)
+            self._socket.connect(path)
+            if "QMP" not in self._read(time.monotonic() + timeout):
+                raise ComputeError(f"{path}: what answers there is not QMP.")
+            self.execute("qmp_capabilities")
+        except OSError as error:
+            self.close()
+            raise ComputeError(f"QEMU does not answer at {path}: {error.strerror or error}.") from None
+        except ComputeError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Qmp:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the conversation, so that others can have theirs."""
+        self._socket.close()
+
+    def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        """Have a command done.
+
+        :param command: Such as ``query-status``.
+        :param arguments: Its arguments.
+        :returns: What it returns; events in between are passed over.
+        :raises ComputeError: With QEMU's own words when it refuses, and when it does not answer in time.
+        """
+        message: dict[str, Any] = {"execute": command}
+        if arguments:
+            message["arguments"] = arguments
+        deadline = time.monotonic() + self._timeout
+        try:
+            self._socket.settimeout(self._timeout)
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+            while True:
+                answer = self._read(deadline)
+                if "return" in answer:
+                    return answer["return"]
+                if "error" in answer:
+                    words = answer["error"].get("desc", answer["error"]) if isinstance(answer["error"], dict) else answer["error"]
+                    raise ComputeError(f"QEMU refused {command}: {words}")
+        except OSError as error:
+            raise ComputeError(f"QEMU did not answer {command} at {self.path}: {error.strerror or error}.") from None
+
+    def _read(self, deadline: float) -> dict[str, Any]:
+        while b"\n" not in self._buffer:
+            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+            part = self._socket.recv(65536)
+            if not part:
+                raise ComputeError(f"QEMU closed {self.path} in the middle of the conversation.")
+            self._buffer += part
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ComputeError(f"{self.path}: what answers there is not QMP.")
+        return answer
+
+
+def status(path: str, timeout: float = TIMEOUT) -> str:
+    """Ask a QEMU for its run state (QAPI RunState), such as ``running``, ``paused`` or ``io-error``.
+
+    :raises ComputeError: When it does not answer.
+    """
+    with Qmp(path, timeout) as qmp:
+        return str(qmp.execute("query-status")["status"])

@@ -1,0 +1,240 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The systemd units that keep instances running, and what systemd says of them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER
+from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import DEFAULT_GRACE, identifier, paths, volume
+
+UNIT_FOLDER = "/etc/systemd/system"
+TEMPLATE = "compute-instance@.service"
+TIMER = "compute-console.timer"
+# What a guest's console log may hold before a timer that looks each minute cuts it to its end.
+CONSOLE_LIMIT_KIB = 1024
+CONSOLE_KEEP_KIB = 256
+# ProtectHome= and PrivateTmp= (systemd.exec(5)) hide these from a service.
+_HOMES = ("/home/", "/root/", "/run/user/")
+_TEMPORARY = ("/tmp/", "/var/tmp/")
+
+_TEMPLATE = """\
+# {owner}: runs one instance, compute-<id>. The QEMU command stands in {instances}/compute-<id>/start.
+[Unit]
+Description=Instance compute-%i
+Wants=compute-networks.service
+After=compute-networks.service network.target
+RequiresMountsFor={root}
+StartLimitIntervalSec=60
+StartLimitBurst=5
+
+[Service]
+Type=exec
+User={user}
+UMask=0077
+WorkingDirectory=/
+ExecStart={instances}/compute-%i/start
+# Powered off from inside, QEMU ends with 0 and stays off; killed, it comes back.
+Restart=on-failure
+RestartSec=1
+# Presses the power button and waits for the guest; then systemd ends QEMU.
+ExecStop={instances}/compute-%i/stop
+TimeoutStopSec={timeout}
+
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+ProtectSystem=strict
+ReadWritePaths={instances}/compute-%i {volumes}
+ProtectHome={home}
+PrivateTmp={private_tmp}
+DevicePolicy=closed
+DeviceAllow=/dev/kvm rw
+DeviceAllow=/dev/net/tun rw
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+ProtectClock=no
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+SystemCallArchitectures=native
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_CONSOLE_SERVICE = """\
+# {owner}: keeps the guests' console logs small, see {script}.
+[Unit]
+Description=Cut the console logs of instances
+
+[Service]
+Type=oneshot
+User={user}
+ExecStart={script}
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths={instances}
+ProtectHome={home}
+PrivateTmp={private_tmp}
+PrivateDevices=yes
+PrivateNetwork=yes
+"""
+
+_CONSOLE_TIMER = """\
+# {owner}: keeps the guests' console logs small, see compute-console.service.
+[Unit]
+Description=Cut the console logs of instances each minute
+
+[Timer]
+OnBootSec=1min
+OnUnitInactiveSec=1min
+AccuracySec=10s
+
+[Install]
+WantedBy=timers.target
+"""
+
+_TRIM = """\
+#!/bin/sh
+# {owner}: cuts each console log over {limit} KiB to its last {keep} KiB. QEMU appends to the file it has open, so the file is
+# cut in place; what a guest says in the instant between may be lost.
+cd {instances} || exit 0
+find . -mindepth 2 -maxdepth 2 -type f -name console.log -size +{limit}k | while read -r log; do
+  tail -c {keep}k "$log" >"$log.end"
+  : >"$log"
+  cat "$log.end" >>"$log"
+  rm -f "$log.end"
+done
+"""
+
+
+def unit(name: str) -> str:
+    """Give the systemd unit of the instance with these 8 hex digits."""
+    return f"compute-instance@{name}.service"
+
+
+def trim_script(layout: Layout) -> str:
+    """Give the path of the script that keeps console logs small."""
+    return f"{layout.root}/run/trim-console-logs"
+
+
+def _inside(path: str, folders: tuple[str, ...]) -> bool:
+    return f"{path}/".startswith(folders)
+
+
+def shared_files(layout: Layout) -> dict[str, tuple[str, int]]:
+    """Give the files that all instances of a node share: path to (text, mode)."""
+    words: dict[str, Any] = {
+        "owner": OWNER,
+        "root": layout.root,
+        "instances": layout.instances,
+        "volumes": layout.volumes,
+        "user": DEFAULT_USER,
+        "timeout": _stop_timeout(DEFAULT_GRACE),
+        "home": "read-only" if _inside(layout.root, _HOMES) else "yes",
+        "private_tmp": "no" if _inside(layout.root, _TEMPORARY) else "yes",
+        "script": trim_script(layout),
+        "limit": CONSOLE_LIMIT_KIB,
+        "keep": CONSOLE_KEEP_KIB,
+    }
+    return {
+        f"{UNIT_FOLDER}/{TEMPLATE}": (_TEMPLATE.format(**words), 0o644),
+        f"{UNIT_FOLDER}/compute-console.service": (_CONSOLE_SERVICE.format(**words), 0o644),
+        f"{UNIT_FOLDER}/{TIMER}": (_CONSOLE_TIMER.format(**words), 0o644),
+        trim_script(layout): (_TRIM.format(**words), 0o755),
+    }
+
+
+def _stop_timeout(grace: float) -> int:
+    # The stop script waits for the guest, then 5 s each after SIGTERM and SIGKILL.
+    return int(grace) + 30
+
+
+def drop_in_path(name: str) -> str:
+    """Give the path of what differs for one instance from the template unit."""
+    return f"{UNIT_FOLDER}/{unit(name)}.d/ikcloud-compute.conf"
+
+
+def drop_in(item: dict[str, Any], layout: Layout) -> str:
+    """Give the text of what differs for one instance from the template unit (user, grace, disks elsewhere); "" when nothing does."""
+    lines = []
+    if item["user"] != DEFAULT_USER:
+        lines.append(f"User={item['user']}")
+    grace = DEFAULT_GRACE if item.get("grace") is None else item["grace"]
+    if grace != DEFAULT_GRACE:
+        lines.append(f"TimeoutStopSec={_stop_timeout(grace)}")
+    for path in [volume(item, layout), *(disk["path"] for disk in item["volumes"])]:
+        if path.startswith("/dev/"):
+            lines.append(f"DeviceAllow={path} rw")
+        elif not path.startswith((f"{layout.volumes}/", f"{paths(item, layout).folder}/")):
+            lines.append(f"ReadWritePaths={path}")
+    if not lines:
+        return ""
+    return f"# {OWNER}: what differs for the instance {item['name']} (compute-{identifier(item)}).\n[Service]\n" + "".join(f"{line}\n" for line in lines)
+
+
+def hidden_path(path: str, layout: Layout) -> bool:
+    """Tell whether the unit's ProtectHome= or PrivateTmp= hides a disk's path from QEMU."""
+    folders = [group for group in (_HOMES, _TEMPORARY) if _inside(path, group) and not _inside(layout.root, group)]
+    return bool(folders)
+
+
+def is_running() -> bool:
+    """Tell whether systemd is what runs this machine (sd_booted(3))."""
+    return os.path.isdir("/run/systemd/system")
+
+
+def serves(layout: Layout) -> bool:
+    """Tell whether the node's template unit runs the instances below this root (there is one for a node), or is not there yet."""
+    try:
+        with open(f"{UNIT_FOLDER}/{TEMPLATE}", encoding="utf-8", errors="replace") as stream:
+            return f"ExecStart={layout.instances}/compute-%i/start\n" in stream.read()
+    except OSError:
+        return True
+
+
+def enabled_ids() -> set[str]:
+    """Give the instances that start at boot, as `systemctl enable` left them."""
+    try:
+        names = os.listdir(f"{UNIT_FOLDER}/multi-user.target.wants")
+    except OSError:
+        return set()
+    return {name[len("compute-instance@") : -len(".service")] for name in names if name.startswith("compute-instance@") and name.endswith(".service")}
+
+
+def timer_enabled() -> bool:
+    """Tell whether the console logs are looked after from boot on."""
+    return os.path.lexists(f"{UNIT_FOLDER}/timers.target.wants/{TIMER}")
+
+
+def states(names: list[str]) -> dict[str, dict[str, str]]:
+    """Ask systemd once for the states of units.
+
+    :param names: Unit names.
+    :returns: For each its ActiveState, SubState, Result, MainPID and NeedDaemonReload (org.freedesktop.systemd1(5)); nothing where systemd does not run.
+    """
+    if not names or not is_running():
+        return {}
+    done = run(["systemctl", "show", "--property=Id,ActiveState,SubState,Result,MainPID,NeedDaemonReload", "--", *names], timeout=60, check=False)
+    found: dict[str, dict[str, str]] = {}
+    for block in done.stdout.split("\n\n"):
+        properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if "Id" in properties:
+            found[properties["Id"]] = properties
+    return found
+
+
+def journal_tail(name: str, lines: int = 8) -> str:
+    """Give the last that a unit said, on one line."""
+    done = run(["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={lines}", "--unit", name], timeout=30, check=False)
+    return "; ".join(line.strip() for line in done.stdout.splitlines() if line.strip())
