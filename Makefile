@@ -1,0 +1,55 @@
+# The two commands to know: `make demo` shows a running cloud on two machines of its own, `make test` runs every test.
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# The environment holds this checkout as the collection ikcloud.compute.
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
+export PYTHONPATH := $(CURDIR)/.venv/collections
+export PYTHONDONTWRITEBYTECODE := 1
+
+LAYERS ?= lint unit real artifact molecule
+INVENTORY ?= inventory/lab
+
+help: ## Show this
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: ## Make the Python environment in .venv
+	@tests/tools/venv
+
+demo: lab-up ## Run the talk's cloud on two virtual machines, and show it
+	tests/tools/demo
+
+lab-up: venv ## Start the two nodes, after building their images if need be
+	python -m lab up
+
+lab-down: venv ## Stop the two nodes and remove their state
+	python -m lab down
+
+test: venv ## Run every test (LAYERS="lint unit" for some)
+	@tests/tools/layers $(LAYERS)
+
+lint: venv ## Check style, types and documentation
+	ruff check .
+	ruff format --check .
+	mypy lab tests/tools
+	MYPYPATH=.venv/collections mypy -p ansible_collections.ikcloud.compute.plugins
+	yamllint --strict .
+	ansible-lint --strict
+	antsibull-changelog lint
+	tests/tools/sanity
+
+unit: venv ## Run the tests that take neither root nor a node
+	python -m pytest -q tests/unit
+
+real: venv ## Run the tests against this machine's own tools, in namespaces and folders of their own
+	python -m pytest -q $(wildcard $(addprefix tests/,netns links storage qemu nodes))
+
+artifact: venv ## Build the collection, install it into an empty folder, and use it from there
+	tests/tools/artifact
+
+molecule: venv ## Run the cloud on the two nodes and look at all of it
+	molecule test --scenario-name default
+
+clean: ## Remove what was built (the nodes' images stay in the cache)
+	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
+
+.PHONY: help venv demo lab-up lab-down test lint unit real artifact molecule clean
