@@ -1,0 +1,208 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a node is and has, read from its files and one call of ``ip``; nothing here fails for what is missing."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import socket
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, find_tool, missing_tools, run, run_json
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER
+
+Facts = dict[str, Any]
+_MIB = 1 << 20
+# rtnetlink(7), RTF_UP | RTF_GATEWAY in /proc/net/route.
+_ROUTE_UP = 0x1
+
+
+def read_node(layout: Layout) -> Facts:
+    """Read everything that the plan and the role prepare want to know of this node."""
+    missing = missing_tools(tuple(PACKAGES))
+    memory = _memory()
+    disk = _disk(layout.root)
+    links = _links()
+    return {
+        "hostname": socket.gethostname(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory_mb": memory.get("MemTotal"),
+        "memory_available_mb": memory.get("MemAvailable"),
+        "root": layout.root,
+        "disk_total_mb": disk[0],
+        "disk_free_mb": disk[1],
+        "kernel": os.uname().release,
+        "geneve": _driver("geneve"),
+        "vxlan": _driver("vxlan"),
+        "kvm": os.path.exists("/dev/kvm"),
+        "qemu": None if "qemu-system-x86_64" in missing else _qemu_version(),
+        "missing_tools": missing,
+        "missing_packages": sorted({PACKAGES[tool] for tool in missing}),
+        "user_ready": user_ready(),
+        "folders_ready": all(os.path.isdir(folder) for folder in layout.folders),
+        "uplink": default_uplink(),
+        **_sort_links(links),
+        "images": _images(layout),
+        "instances": {name: instance_facts(instance) for name, instance in sorted(read_instances(layout).items()) if instance.owned},
+    }
+
+
+def instance_facts(instance: Instance) -> Facts:
+    """Give what the plan wants to know of an instance."""
+    described = qemu.describe(instance.options)
+    return {
+        "id": instance.id,
+        "labels": instance.labels,
+        "cpu": described["cpu"],
+        "memory": described["memory"],
+        "running": instance.power != "stopped",
+        "enabled": instance.enabled,
+        "supervisor": described["supervisor"],
+    }
+
+
+def _memory() -> dict[str, int]:
+    found: dict[str, int] = {}
+    try:
+        with open("/proc/meminfo", encoding="ascii") as stream:
+            for line in stream:
+                name, _colon, rest = line.partition(":")
+                if name in ("MemTotal", "MemAvailable"):
+                    found[name] = int(rest.split()[0]) // 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return found
+
+
+def _disk(folder: str) -> tuple[int | None, int | None]:
+    while not os.path.isdir(folder) and folder != "/":
+        folder = os.path.dirname(folder)
+    try:
+        state = os.statvfs(folder)
+    except OSError:
+        return None, None
+    return state.f_blocks * state.f_frsize // _MIB, state.f_bavail * state.f_frsize // _MIB
+
+
+def _driver(name: str) -> bool | None:
+    """Tell whether the kernel has a driver: loaded, built in, or as a module on the disk; None where it has no list of modules (a container)."""
+    if os.path.isdir(f"/sys/module/{name}"):
+        return True
+    folder = f"/lib/modules/{os.uname().release}"
+    known: bool | None = None
+    for file in ("modules.dep", "modules.builtin"):
+        try:
+            with open(f"{folder}/{file}", encoding="utf-8", errors="replace") as stream:
+                if f"/{name}.ko" in stream.read():
+                    return True
+            known = False
+        except OSError:
+            continue
+    return known
+
+
+def _qemu_version() -> str | None:
+    """Give QEMU's version as dpkg knows it, else as QEMU says itself (which takes a process)."""
+    try:
+        with open("/var/lib/dpkg/status", encoding="utf-8", errors="replace") as stream:
+            entry = re.search(r"^Package: qemu-system-x86\n(?:.+\n)*?Version: (?:\d+:)?([0-9.]+)", stream.read(), re.MULTILINE)
+        if entry:
+            return entry.group(1)
+    except OSError:
+        pass
+    try:
+        said = re.search(r"version ([0-9.]+)", run([find_tool(qemu.PROGRAM) or qemu.PROGRAM, "--version"], timeout=30, check=False).stdout)
+    except ComputeError:
+        return None
+    return said.group(1) if said else None
+
+
+def user_ready(user: str = DEFAULT_USER) -> bool:
+    """Tell whether QEMU's user is there and, where there is a group kvm, in it."""
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        return False
+    try:
+        return grp.getgrnam("kvm").gr_gid in os.getgrouplist(user, entry.pw_gid)
+    except KeyError:
+        return True
+
+
+def default_uplink() -> str | None:
+    """Give the link of the default route, IPv4 before IPv6, the lowest metric first (proc(5), net/route)."""
+    routes: list[tuple[int, str]] = []
+    for line in _lines("/proc/net/route")[1:]:
+        fields = line.split()
+        if len(fields) > 7 and fields[1] == "00000000" and fields[7] == "00000000" and int(fields[3], 16) & _ROUTE_UP:
+            routes.append((int(fields[6]), fields[0]))
+    if not routes:
+        for line in _lines("/proc/net/ipv6_route"):
+            fields = line.split()
+            if len(fields) > 9 and fields[0] == "0" * 32 and fields[1] == "00" and fields[9] != "lo":
+                routes.append((int(fields[5], 16), fields[9]))
+    return min(routes)[1] if routes else None
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii", errors="replace") as stream:
+            return stream.read().splitlines()
+    except OSError:
+        return []
+
+
+def _links() -> list[Facts]:
+    try:
+        found = run_json(["ip", "-json", "-details", "address", "show"], timeout=60)
+    except ComputeError:
+        return []
+    return [link for link in found if isinstance(link, dict) and "ifname" in link]
+
+
+def _sort_links(links: list[Facts]) -> Facts:
+    underlay: list[str] = []
+    networks: dict[str, Facts] = {}
+    taps: dict[str, Facts] = {}
+    tunnels: list[str] = []
+    for link in links:
+        name, alias = link["ifname"], str(link.get("ifalias") or "").split("/")
+        addresses = [f"{entry['local']}/{entry['prefixlen']}" for entry in link.get("addr_info", []) if entry.get("scope") == "global" and "local" in entry]
+        if len(alias) != 3 or alias[0] != OWNER:
+            underlay += addresses
+            continue
+        about: Facts = {"mtu": link.get("mtu"), "up": "UP" in link.get("flags", [])}
+        network = networks.setdefault(alias[2], {"bridge": None, "tunnels": {}}) if alias[1] in ("network", "tunnel") else {}
+        if alias[1] == "network":
+            network.update(bridge=name, addresses=addresses, **about)
+        elif alias[1] == "tunnel":
+            data = link.get("linkinfo", {}).get("info_data", {})
+            kind = link.get("linkinfo", {}).get("info_kind")
+            network["tunnels"][name] = {**about, "kind": kind, "vni": data.get("id"), "remote": data.get("remote") or data.get("remote6")}
+            tunnels.append(name)
+        elif alias[1] == "instance":
+            taps[name] = {**about, "instance": alias[2], "bridge": link.get("master")}
+    return {"underlay_addresses": sorted(underlay), "networks": networks, "tunnels": sorted(tunnels), "taps": taps}
+
+
+def _images(layout: Layout) -> dict[str, Facts]:
+    try:
+        names = sorted(name[: -len(".img")] for name in os.listdir(layout.images) if name.endswith(".img") and not name.startswith("."))
+    except OSError:
+        return {}
+    found: dict[str, Facts] = {}
+    for name in names:
+        try:
+            header = qcow2.read_header(layout.image(name))
+            found[name] = {"format": header.format, "virtual_size": header.virtual_size, "size": os.stat(layout.image(name)).st_size}
+        except (OSError, ComputeError):
+            found[name] = {"format": None, "virtual_size": None, "size": None}
+    return found
