@@ -111,7 +111,9 @@ def _end_problem(what: str, text: str, multicast: bool = False) -> str | None:
     address = _address(match.group(1)) if match else None
     if match and address and address.is_multicast == multicast and 1 <= int(match.group(2)) <= 65535:
         return None
-    return f"{what}: {text!r} is not {'a multicast group' if multicast else 'an address'} and a port, such as {'230.0.0.1' if multicast else '127.0.0.1'}:23100."
+    return (
+        f"{what}: {text!r} is not {'a multicast group' if multicast else 'an address'} and a port, such as {'230.0.0.1' if multicast else '127.0.0.1'}:23100."
+    )
 
 
 def _forward_problem(what: str, text: str) -> str | None:

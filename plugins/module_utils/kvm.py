@@ -58,8 +58,17 @@ def _try(user: str) -> tuple[bool, str]:
         argv += ["-drive", f"file={disk.name},format=raw,if=floppy,readonly=on", "-boot", "order=a", "-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
         try:
             done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
-                timeout=LIMIT, check=False, cwd="/", env={"PATH": PATH, "LC_ALL": "C"}, **identity,
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                timeout=LIMIT,
+                check=False,
+                cwd="/",
+                env={"PATH": PATH, "LC_ALL": "C"},
+                **identity,
             )
         except subprocess.TimeoutExpired:
             return False, f"a guest of one instruction did not end within {LIMIT:g} s"

@@ -545,7 +545,9 @@ class InstanceKind(Kind):
                 change.steps += [self._halt(now), self._start(item)]
         elif waiting:
             change.restart_reason = "; ".join(waiting)
-            change.warnings.append(f"instance {item['name']}: a restart is pending ({change.restart_reason}). Set restart=when_required, or power it off and run again.")
+            change.warnings.append(
+                f"instance {item['name']}: a restart is pending ({change.restart_reason}). Set restart=when_required, or power it off and run again."
+            )
 
     def _start(self, item: Item, verb: str = "start") -> Step:
         where, unit = qemu.paths(item, self.layout), systemd.unit(qemu.identifier(item))

@@ -1,0 +1,242 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: instance_info
+short_description: Read the instances of a node
+version_added: 0.1.0
+author: ikcloud.compute authors (@ikcloud)
+description:
+  - Reads what instances are on a node, asked of their files, the kernel, systemd (once) and QEMU itself.
+  - It starts no process for an instance.
+options:
+  names:
+    description: The instances to read. All of them by default. One that is not there is left out.
+    type: list
+    elements: str
+    default: []
+  console_lines:
+    description: How many of the last lines of the console log to return.
+    type: int
+    default: 0
+  root:
+    description: The folder that holds everything of the compute service on the node.
+    type: path
+    default: /var/lib/compute-service
+attributes:
+  check_mode:
+    description: Makes no difference; nothing is changed.
+    support: full
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+  platform:
+    description: Debian and Ubuntu, on Linux 5.15 or newer.
+    support: full
+    platforms: debian
+seealso:
+  - module: ikcloud.compute.instance
+"""
+
+EXAMPLES = r"""
+- name: Read all instances of the node
+  ikcloud.compute.instance_info:
+  register: example_instances
+
+- name: Say which of them wait for a restart
+  ansible.builtin.debug:
+    msg: "{{ example_instances.instances | selectattr('restart_required') | map(attribute='name') | list }}"
+
+- name: Read what one of them said last
+  ikcloud.compute.instance_info:
+    names: [example-1]
+    console_lines: 20
+"""
+
+RETURN = r"""
+instances:
+  description: The instances, by name in order; always a list.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Its name.
+      type: str
+    id:
+      description: Its 8 hex digits.
+      type: str
+    labels:
+      description: What else was declared of it, such as its node, networks and addresses.
+      type: dict
+    addresses:
+      description: Its addresses, of the labels.
+      type: list
+      elements: str
+    power:
+      description: One of V(running), V(paused) (by an operator, or QEMU after an error of its disk), V(stopping) and V(stopped).
+      type: str
+    state:
+      description: What QEMU says of the guest, such as V(running) or V(io-error); null if it does not run or does not answer.
+      type: str
+    pid:
+      description: QEMU's process; null if it does not run.
+      type: int
+    unit:
+      description: The state of its systemd unit, such as V(active) or V(failed); null if there is no systemd.
+      type: str
+    enabled:
+      description: Whether it starts at boot.
+      type: bool
+    supervisor:
+      description: V(systemd) or V(none).
+      type: str
+    cpu:
+      description: Its processors.
+      type: int
+    memory:
+      description: Its memory in MiB.
+      type: int
+    accel:
+      description: V(kvm) or V(tcg).
+      type: str
+    cpu_model:
+      description: QEMU's C(-cpu).
+      type: str
+    nics:
+      description: Its cards, each with C(type), C(mac), C(mtu) and where it leads.
+      type: list
+      elements: dict
+    disks:
+      description: Its disks, each with C(path), C(format), C(readonly), C(virtual_size) and C(actual_size) in bytes (null if they can't be read).
+      type: list
+      elements: dict
+    folder:
+      description: The folder with its scripts and sockets.
+      type: str
+    console:
+      description: The socket of its serial console.
+      type: str
+    console_log:
+      description: What its serial console said.
+      type: str
+    vnc:
+      description: Where its screen is; V(none) if it has none.
+      type: str
+    qmp:
+      description: The socket of QEMU's control protocol.
+      type: str
+    restart_required:
+      description: Whether the QEMU that runs differs from what is written down for its next start.
+      type: bool
+    restart_reason:
+      description: In what it differs.
+      type: str
+    console_tail:
+      description: The last lines of the console log.
+      returned: with O(console_lines)
+      type: list
+      elements: str
+  sample:
+    - name: web-1
+      id: 4fd66e29
+      power: running
+      addresses: [192.168.88.2]
+      cpu: 2
+      memory: 4096
+      restart_required: false
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu, qmp
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_ROOT, Layout
+
+# How much of the end of a console log is looked at.
+TAIL_BYTES = 65536
+
+
+def describe(instance: Instance, layout: Layout, console_lines: int) -> dict[str, Any]:
+    """Give all that is known of an instance."""
+    where = layout.instance(f"compute-{instance.id}")
+    running = instance.running if instance.running is not None else instance.options
+    about = qemu.describe(running)
+    reasons = pending(instance, instance.options)
+    state = _state(where.qmp) if instance.pid else None
+    addresses = instance.labels.get("addresses")
+    entry: dict[str, Any] = {
+        "name": instance.name,
+        "id": instance.id,
+        "labels": instance.labels,
+        "addresses": addresses if isinstance(addresses, list) else [],
+        "power": "paused" if state not in (None, "running") and instance.power == "running" else instance.power,
+        "state": state,
+        "pid": instance.pid or None,
+        "unit": instance.unit.get("ActiveState"),
+        "enabled": instance.enabled,
+        **about,
+        "disks": [{**disk, **_sizes(disk["path"])} for disk in about["disks"]],
+        "folder": instance.folder,
+        "console": where.console,
+        "console_log": where.console_log,
+        "qmp": where.qmp,
+        "restart_required": bool(reasons),
+        "restart_reason": "; ".join(reasons),
+    }
+    if console_lines > 0:
+        entry["console_tail"] = _tail(where.console_log, console_lines)
+    return entry
+
+
+def _state(path: str) -> str | None:
+    try:
+        return qmp.status(path, timeout=5)
+    except ComputeError:
+        return None
+
+
+def _sizes(path: str) -> dict[str, int | None]:
+    try:
+        return {"virtual_size": qcow2.read_header(path).virtual_size, "actual_size": os.stat(path).st_blocks * 512}
+    except (OSError, ComputeError):
+        return {"virtual_size": None, "actual_size": None}
+
+
+def _tail(path: str, lines: int) -> list[str]:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return []
+    with os.fdopen(handle, "rb") as stream:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - TAIL_BYTES))
+        text = stream.read(TAIL_BYTES).decode(errors="replace")
+    return text.replace("\r\n", "\n").split("\n")[-lines - 1 :]
+
+
+def main() -> None:
+    """Run the module."""
+    spec = {"names": {"type": "list", "elements": "str", "default": []}, "console_lines": {"type": "int", "default": 0}}
+    module = AnsibleModule(argument_spec={**spec, "root": {"type": "path", "default": DEFAULT_ROOT}}, supports_check_mode=True)
+    names = set(module.params["names"])
+    try:
+        layout = Layout(module.params["root"])
+        found = [instance for name, instance in sorted(read_instances(layout).items()) if instance.owned and (not names or name in names)]
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            entries = list(pool.map(lambda instance: describe(instance, layout, module.params["console_lines"]), found))
+    except ComputeError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, instances=entries)
+
+
+if __name__ == "__main__":
+    main()
