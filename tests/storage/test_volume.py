@@ -36,7 +36,11 @@ def states(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def test_check_then_run_then_again(root: Path, run: Converge, base: Path) -> None:
-    volumes = [{"name": NAME, "image": "small", "size": "1G"}, {"name": "data-1", "size": "64M"}, {"name": "whole", "image": "small", "copy": True, "size": "32M"}]
+    volumes = [
+        {"name": NAME, "image": "small", "size": "1G"},
+        {"name": "data-1", "size": "64M"},
+        {"name": "whole", "image": "small", "copy": True, "size": "32M"},
+    ]
     check = run(VolumeKind, check=True, volumes=volumes)
     assert not (root / "lib/volumes").exists()
     real = run(VolumeKind, volumes=volumes)

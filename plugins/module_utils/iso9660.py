@@ -1,0 +1,80 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The files in the root folder of a small ISO 9660 image (ECMA-119), under their Rock Ridge names (IEEE P1282, entry NM).
+
+That is what says whether a seed is what it should be; an image's own bytes differ each time, since it holds dates.
+"""
+
+from __future__ import annotations
+
+import struct
+
+_SECTOR = 2048
+_PRIMARY = 16 * _SECTOR  # ECMA-119 section 6.7.1: descriptors begin at sector 16
+_MAX_BYTES = 16 << 20
+_DIRECTORY = 0x02
+
+
+def read_files(path: str) -> dict[str, bytes]:
+    """Read all files in the root folder of an image.
+
+    :returns: Their contents by name.
+    :raises ValueError: When it is no such image, or one larger than 16 MiB.
+    :raises OSError: When it can't be read.
+    """
+    with open(path, "rb") as stream:
+        data = stream.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES or data[_PRIMARY : _PRIMARY + 6] != b"\x01CD001":
+        raise ValueError(f"{path} is no ISO 9660 image of ours")
+    extent, size = _extent(data, _PRIMARY + 156)  # section 8.4.18: the root folder's record
+    files: dict[str, bytes] = {}
+    for offset in _records(data, extent * _SECTOR, size):
+        name = _name(data, offset)
+        if data[offset + 25] & _DIRECTORY or not name:
+            continue
+        start, length = _extent(data, offset)
+        if start * _SECTOR + length > len(data):
+            raise ValueError(f"{path} ends in the middle of {name}")
+        files[name] = data[start * _SECTOR : start * _SECTOR + length]
+    return files
+
+
+def _extent(data: bytes, offset: int) -> tuple[int, int]:
+    """Give a record's first sector and its length in bytes (sections 9.1.3 and 9.1.4; each is there in both byte orders)."""
+    if offset + 34 > len(data):
+        raise ValueError("the image ends in a folder's record")
+    first, size = struct.unpack_from("<I4xI", data, offset + 2)
+    return first, size
+
+
+def _records(data: bytes, start: int, size: int) -> list[int]:
+    found: list[int] = []
+    offset = start
+    while offset < min(start + size, len(data) - 33):
+        length = data[offset]
+        if length == 0:  # records do not cross sectors: the rest of this one is empty
+            offset = (offset // _SECTOR + 1) * _SECTOR
+            continue
+        if length < 34:
+            raise ValueError("the image has a broken folder record")
+        found.append(offset)
+        offset += length
+    return found
+
+
+def _name(data: bytes, offset: int) -> str:
+    length, name_length = data[offset], data[offset + 32]
+    plain = data[offset + 33 : offset + 33 + name_length]
+    area = offset + 33 + name_length + (1 - name_length % 2)
+    end = min(offset + length, len(data))
+    long = b""
+    while area + 4 <= end:
+        entry = data[area + 2]
+        if entry < 4:
+            break
+        if data[area : area + 2] == b"NM":
+            long += data[area + 5 : area + entry]
+        area += entry
+    text = long or plain.split(b";")[0].rstrip(b".").lower()
+    return "" if plain in (b"\x00", b"\x01") else text.decode(errors="replace")

@@ -1,0 +1,158 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The seeds of a node as they are on its disk, and in the QEMUs that run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_of, remove_unused, unfinished
+from ansible_collections.ikcloud.compute.plugins.module_utils.iso9660 import read_files
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import is_marked
+from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
+from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Step, remove_file
+
+SEED_MODE = 0o640
+_END = "-seed.img"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A seed as it is there.
+
+    :ivar files: The texts beside the instance, by their names in the seed (``user-data``); those that are there.
+    :ivar modes: Their modes.
+    :ivar image: The texts in the image; empty when it is not there or can't be read.
+    :ivar in_use: Whether a running QEMU has it, or a former one, open.
+    :ivar running: The texts in the former one that the running QEMU has still open; None when it has the present one.
+    :ivar leftover: Whether an unfinished image is there.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    modes: dict[str, int] = field(default_factory=dict)
+    image: dict[str, str] = field(default_factory=dict)
+    access: tuple[int, int, int] = (SEED_MODE, 0, 0)
+    owned: bool = True
+    in_use: bool = False
+    running: dict[str, str] | None = None
+    leftover: bool = False
+
+
+def paths_of(layout: Layout, name: str) -> dict[str, str]:
+    """Give the files beside the instance by their names in the seed; the least dangerous first, the seed's texts in the talk's order."""
+    files = layout.instance(name)
+    return {"network-config": files.network_config, "user-data": files.user_data, "meta-data": files.meta_data}
+
+
+def read_seeds(layout: Layout, listed: Iterable[str], absent: bool) -> dict[str, Seed]:
+    """Read every seed that is ours, and whatever else bears a listed name.
+
+    :param absent: Whether the listed ones are to go.
+    :raises ComputeError: When a folder can't be read.
+    """
+    wanted = set(listed)
+    images = {file[: -len(_END)] for file in _names(layout.volumes) if file.endswith(_END) and not file.startswith(".")}
+    hidden = {file[1 : -len(f"{_END}.new")] for file in _names(layout.volumes) if file.startswith(".") and file.endswith(f"{_END}.new")}
+    folders = _names(layout.instances)
+    found: dict[str, Seed] = {}
+    for name in sorted(images | hidden | folders):
+        if instance_id(name) is None:
+            continue
+        seed = _read(layout, name, name in images, name in hidden, absent or name not in wanted)
+        if seed and (seed.owned or name in wanted):
+            found[name] = seed
+    return found
+
+
+def _names(folder: str) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise ComputeError(f"{folder} can't be read: {error.strerror}.") from None
+
+
+def _read(layout: Layout, name: str, has_image: bool, leftover: bool, leaving: bool) -> Seed | None:
+    path = layout.seed(name)
+    files: dict[str, str] = {}
+    modes: dict[str, int] = {}
+    for text, file in paths_of(layout, name).items():
+        try:
+            with open(file, encoding="utf-8", errors="replace", newline="") as stream:
+                files[text] = stream.read()
+                modes[text] = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ComputeError(f"{file} can't be read: {error.strerror}.") from None
+    if not has_image and not files and not leftover:
+        return None
+    image = _image(path) if has_image else {}
+    # The network-config is written first, so that one that was killed there is known again.
+    marked = (image.get("meta-data"), files.get("meta-data"), files.get("network-config"))
+    owned = any(is_marked(text) for text in marked) or not (has_image or files)
+    if not has_image:
+        return Seed(files, modes, owned=owned, leftover=leftover)
+    in_use, running = _running(layout, name, path)
+    return Seed(files, modes, image, access_of(path), owned, in_use or (leaving and is_locked(path)), running, leftover)
+
+
+def _image(path: str) -> dict[str, str]:
+    try:
+        return {file: data.decode(errors="replace") for file, data in read_files(path).items()}
+    except (OSError, ValueError):
+        return {}  # no image that cloud-init could read either
+
+
+def _running(layout: Layout, name: str, path: str) -> tuple[bool, dict[str, str] | None]:
+    """Look whether the instance's QEMU runs, and with which seed.
+
+    It locks the image that it has open; when it runs and this one is not locked, it may have one that was replaced since, which
+    can still be read through /proc (proc(5), fd).
+    """
+    pid = locked_by(layout.instance(name).pid)
+    if not pid:
+        return False, None
+    if is_locked(path):
+        return True, None
+    try:
+        links = [f"/proc/{pid}/fd/{number}" for number in os.listdir(f"/proc/{pid}/fd")]
+        for link in links:
+            if os.readlink(link) == f"{path} (deleted)":
+                return True, _image(link)
+    except OSError:
+        pass  # gone meanwhile, or another user's
+    return False, None
+
+
+def removal_steps(layout: Layout, name: str) -> list[Step]:
+    """List the removal of a seed and its files. The text is the same whatever of these is there, and whether the instance's folder went before."""
+    path, files = layout.seed(name), layout.instance(name)
+    others = [unfinished(path), *paths_of(layout, name).values()]
+
+    def remove_others() -> None:
+        for other in others:
+            remove_file(other)
+
+    def remove_folder() -> None:
+        try:
+            os.rmdir(files.folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                raise
+
+    return [
+        remove_unused(path, layout.volumes),
+        Do(f"rm -f {' '.join(shlex.quote(other) for other in others)}", remove_others),
+        Do(f"rmdir --ignore-fail-on-non-empty {shlex.quote(files.folder)}", remove_folder),
+    ]

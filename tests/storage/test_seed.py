@@ -1,0 +1,211 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Seeds, made by cloud-localds and read back."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.iso9660 import read_files
+from ansible_collections.ikcloud.compute.plugins.modules.seed import SeedKind
+from conftest import Converge
+
+NAME = "compute-af95e879"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7u5ZQzQxGJ1lF2R1nWmXk0iW0bqkPjv0o8kqB3xY6e me@here"
+NIC = {"mac": "02:00:5e:10:00:01", "addresses": ["192.168.88.102/24"], "gateway": "192.168.88.1", "nameservers": ["9.9.9.9"], "mtu": 1450}
+SEED: dict[str, Any] = {"name": NAME, "hostname": "web-1", "ssh_keys": [KEY], "nics": [NIC]}
+
+
+def image_of(root: Path, name: str = NAME) -> Path:
+    return root / f"lib/volumes/{name}-seed.img"
+
+
+def in_image(root: Path) -> dict[str, Any]:
+    return {name: yaml.safe_load(data) for name, data in read_files(str(image_of(root))).items()}
+
+
+def inodes(root: Path) -> dict[str, tuple[int, int]]:
+    return {str(path.relative_to(root)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file()}
+
+
+def test_check_then_run_then_again(root: Path, run: Converge) -> None:
+    check = run(SeedKind, check=True, seeds=[SEED])
+    assert list(root.iterdir()) == []
+    real = run(SeedKind, seeds=[SEED])
+    assert "msg" not in real and check["commands"] == real["commands"] and check["after"] == real["after"]
+    found = in_image(root)
+    assert sorted(found) == ["meta-data", "network-config", "user-data"]
+    assert found["meta-data"] == {"instance-id": "iid-af95e879", "local-hostname": "web-1"}
+    assert found["network-config"]["ethernets"]["nic0"]["match"] == {"macaddress": NIC["mac"]}
+    assert found["user-data"]["users"][0]["ssh_authorized_keys"] == [KEY]
+    folder = root / f"run/instances/{NAME}"
+    assert folder.stat().st_mode & 0o777 == 0o750
+    assert (folder / "cloud_init.cfg").stat().st_mode & 0o777 == 0o600
+    assert image_of(root).stat().st_mode & 0o777 == 0o640
+    before = inodes(root)
+    for check_mode in (True, False):
+        again = run(SeedKind, check=check_mode, seeds=[SEED])
+        assert not again["changed"] and not again["commands"] and not again["diff"] and not again["warn"]
+    assert inodes(root) == before
+
+
+def test_commands_do_not_depend_on_what_the_instance_made(root: Path, run: Converge) -> None:
+    bare = run(SeedKind, check=True, seeds=[SEED])["commands"]
+    (root / f"run/instances/{NAME}").mkdir(parents=True, mode=0o700)
+    assert run(SeedKind, check=True, seeds=[SEED])["commands"] == bare
+
+
+def test_only_what_differs_is_made_anew(root: Path, run: Converge) -> None:
+    run(SeedKind, seeds=[SEED, {**SEED, "name": "compute-00000002"}])
+    before = inodes(root)
+    changed = run(SeedKind, seeds=[{**SEED, "user_data": {"packages": ["nginx"]}}, {**SEED, "name": "compute-00000002"}])
+    after = inodes(root)
+    assert {name for name in after if after[name] != before[name]} == {f"lib/volumes/{NAME}-seed.img", f"run/instances/{NAME}/cloud_init.cfg"}
+    assert changed["results"][0]["reasons"] == [f"{root}/run/instances/{NAME}/cloud_init.cfg differs", "user-data in the seed differs"]
+    assert "first boot again only with another instance_id" in changed["warn"][0]
+    assert in_image(root)["user-data"]["packages"] == ["nginx"]
+
+
+def test_instance_id_is_kept(root: Path, run: Converge) -> None:
+    run(SeedKind, seeds=[{**SEED, "instance_id": "second"}])
+    assert in_image(root)["meta-data"]["instance-id"] == "second"
+    assert not run(SeedKind, seeds=[SEED])["changed"]
+    run(SeedKind, seeds=[{**SEED, "hostname": "web-2"}])
+    assert in_image(root)["meta-data"] == {"instance-id": "second", "local-hostname": "web-2"}
+
+
+@pytest.mark.parametrize("lost", ["image", "cloud_init.cfg", "net_1.cfg", "meta_data.cfg", "folder"])
+def test_what_is_lost_comes_back(root: Path, run: Converge, lost: str) -> None:
+    run(SeedKind, seeds=[SEED])
+    folder = root / f"run/instances/{NAME}"
+    if lost == "folder":
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+    else:
+        (image_of(root) if lost == "image" else folder / lost).unlink()
+    check = run(SeedKind, check=True, seeds=[SEED])
+    real = run(SeedKind, seeds=[SEED])
+    assert check["commands"] == real["commands"] and real["changed"]
+    assert not run(SeedKind, seeds=[SEED])["changed"]
+
+
+def test_killed_at_any_step(root: Path, run: Converge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends after any of its steps is mended by the next one."""
+    from ansible_collections.ikcloud.compute.plugins.module_utils import engine
+
+    class Killed(BaseException):
+        pass
+
+    steps = len(run(SeedKind, check=True, seeds=[SEED])["commands"])
+    original = engine._apply_item
+    for number in range(steps):
+
+        def stop_there(name: str, todo: list[Any], last: int = number) -> Any:
+            original(name, todo[:last])
+            raise Killed
+
+        monkeypatch.setattr(engine, "_apply_item", stop_there)
+        with pytest.raises(Killed):
+            run(SeedKind, seeds=[SEED])
+        monkeypatch.setattr(engine, "_apply_item", original)
+        assert "msg" not in run(SeedKind, seeds=[SEED])
+        assert not run(SeedKind, seeds=[SEED])["changed"]
+        run(SeedKind, seeds=[], purge=True)
+        assert not [path for path in root.rglob("*") if path.is_file()]
+
+
+def test_a_password_is_nowhere_in_plain_or_in_the_result(root: Path, run: Converge) -> None:
+    secret = "$6$rounds=5000$saltsalt$9zJWnvGJrGqLEFvkn5UmWdBKVg3wnJUbMh6FXNVQqwT5c1uYUJcOqyoQzY1EhOa6ufPHUBYV6rDgkGkWJzPmI1"
+    result = run(SeedKind, seeds=[{**SEED, "password_hash": secret}])
+    assert secret not in str(result)
+    user = in_image(root)["user-data"]["users"][0]
+    assert user["hashed_passwd"] == secret and user["lock_passwd"] is False
+    assert in_image(root)["user-data"]["ssh_pwauth"] is False
+
+
+def test_text_replaces_ours(root: Path, run: Converge) -> None:
+    run(SeedKind, seeds=[{**SEED, "user_data": "#!/bin/sh\necho 'hé' \"$x\"\r\n"}])
+    assert read_files(str(image_of(root)))["user-data"].decode() == "#!/bin/sh\necho 'hé' \"$x\"\r\n"
+    assert not run(SeedKind, seeds=[{**SEED, "user_data": "#!/bin/sh\necho 'hé' \"$x\"\r\n"}])["changed"]
+
+
+def test_foreign_seeds_are_left_alone(root: Path, run: Converge, tmp_path: Path) -> None:
+    image_of(root).parent.mkdir(parents=True)
+    for name in ("user", "meta"):
+        (tmp_path / name).write_text("#cloud-config\n{}\n" if name == "user" else "instance-id: mine\n")
+    subprocess.run(["cloud-localds", str(image_of(root)), str(tmp_path / "user"), str(tmp_path / "meta")], check=True)
+    foreign = image_of(root).read_bytes()
+    assert not run(SeedKind, seeds=[], purge=True)["results"]
+    with pytest.raises(ComputeError, match="did not make"):
+        run(SeedKind, seeds=[SEED])
+    run(SeedKind, seeds=[SEED], state="absent")
+    assert image_of(root).read_bytes() == foreign
+
+
+def test_absent_leaves_the_instances_own_files(root: Path, run: Converge) -> None:
+    run(SeedKind, seeds=[SEED])
+    start = root / f"run/instances/{NAME}/start"
+    start.write_text("#!/bin/sh\n")
+    check = run(SeedKind, check=True, seeds=[{"name": NAME}], state="absent")
+    real = run(SeedKind, seeds=[{"name": NAME}], state="absent")
+    assert check["commands"] == real["commands"]
+    assert [path for path in root.rglob("*") if path.is_file()] == [start]
+    start.unlink()
+    assert not run(SeedKind, seeds=[{"name": NAME}], state="absent")["changed"]
+
+
+def test_forty_seeds_are_read_quickly(root: Path, run: Converge) -> None:
+    seeds = [{**SEED, "name": f"compute-{number:08x}"} for number in range(40)]
+    run(SeedKind, seeds=seeds)
+    begun = time.monotonic()
+    assert not run(SeedKind, seeds=seeds)["changed"]
+    assert time.monotonic() - begun < 0.5
+
+
+@pytest.fixture
+def guest(root: Path, run: Converge) -> Iterator[None]:
+    """Run a QEMU, with no guest in it, that has the seed open and its pidfile in its place."""
+    run(SeedKind, seeds=[SEED])
+    pid = root / f"run/instances/{NAME}/{NAME}.pid"
+    argv = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "none", "-S", "-pidfile", str(pid)]
+    process = subprocess.Popen([*argv, "-drive", f"file={image_of(root)},format=raw,if=none,id=seed,readonly=on"])
+    deadline = time.monotonic() + 20
+    while not pid.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    yield
+    process.terminate()
+    process.wait()
+
+
+def test_pending_restart_is_what_qemu_has_open(root: Path, run: Converge, guest: None) -> None:
+    assert not run(SeedKind, seeds=[SEED])["results"][0]["restart_required"]
+    other = {**SEED, "nics": [{**NIC, "mtu": 1400}]}
+    for expected in (True, False, False):  # it stays pending until QEMU is restarted, however often this runs
+        result = run(SeedKind, seeds=[other])
+        assert result["changed"] is expected
+        assert result["results"][0]["restart_required"] and "network-config" in result["results"][0]["restart_reason"]
+    back = run(SeedKind, seeds=[SEED])
+    assert back["changed"] and not back["results"][0]["restart_required"]
+
+
+def test_user_data_alone_needs_no_restart(root: Path, run: Converge, guest: None) -> None:
+    for expected in (True, False):
+        result = run(SeedKind, seeds=[{**SEED, "user_data": {"packages": ["nginx"]}}])
+        assert result["changed"] is expected and bool(result["warn"]) is expected
+        assert not result["results"][0]["restart_required"]
+
+
+def test_in_use_is_not_removed(root: Path, run: Converge, guest: None) -> None:
+    assert run(SeedKind, check=True, seeds=[], purge=True)["warn"]
+    assert "is in use by a running QEMU" in run(SeedKind, seeds=[], purge=True)["msg"]
+    assert image_of(root).exists()
