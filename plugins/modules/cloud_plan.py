@@ -55,7 +55,7 @@ options:
       - Required keys of an entry are C(image) and C(network); in place of C(network), C(address) and C(mac), C(nics) lists several cards with these keys.
       - C(node) pins it to a node. C(cpu) (1), C(memory) (1024, in MiB, or with a unit) and C(disk) (the image's size) say how large it is.
       - C(user), C(ssh_keys), C(password_hash) and C(user_data) say how to log in, and what cloud-init does.
-      - C(power) is C(running) or C(stopped). C(vnc), C(accel), C(grace), C(copy) and C(restart) are those of M(ikcloud.compute.instance) and
+      - C(power) is C(running) or C(stopped). C(vnc), C(vnc_display), C(accel), C(grace), C(copy) and C(restart) are those of M(ikcloud.compute.instance) and
         M(ikcloud.compute.volume).
     type: raw
   ssh_keys:
@@ -125,7 +125,7 @@ EXAMPLES = r"""
     instances:
       web-1: {image: debian, network: blue, cpu: 2, memory: 4096, disk: 10G}
       web-2: {image: debian, network: blue, address: 192.168.88.102, node: ik-node-02}
-    ssh_keys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMP me"]
+    ssh_keys: ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEE me"]
     nodes:
       ik-node-01: {underlay_address: 192.0.2.101, info: {}}
       ik-node-02: {underlay_address: 192.0.2.102, info: {}}

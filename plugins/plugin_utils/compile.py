@@ -73,6 +73,20 @@ class Compiler:
             for name, network in lacking.items()
         ]
 
+    def display_problems(self) -> list[str]:
+        """Say which instances want the same VNC display on one node."""
+        first: dict[tuple[str, int], str] = {}
+        problems = []
+        for instance in self.placed():
+            if instance.options.get("vnc") == "loopback":
+                key = (self.placement.nodes[instance.name], instance.options["vnc_display"])
+                other = first.setdefault(key, instance.name)
+                if other != instance.name:
+                    problems.append(
+                        f"cloud_instances.{instance.name}.vnc_display: {key[1]} is that of cloud_instances.{other} on {key[0]} already; take another one."
+                    )
+        return problems
+
     def _network_on(self, network: Network, node: str, hosts: list[str], lists: dict[str, list[Item]]) -> None:
         addresses = [f"{network.gateway}/{network.cidr.prefixlen}"] if node == network.gateway_node else []
         lists["bridges"].append({"name": bridge_name(network), "network": network.name, "mtu": self.mtu(network), "addresses": addresses})

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import mac_address, mac_problem, short_id
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.consistency import cloud_problems
@@ -21,7 +22,7 @@ NETWORK_KEYS = ("vni", "cidr", "nat", "gateway", "gateway_node", "mtu", "dns", "
 NIC_KEYS = ("network", "address", "mac")
 INSTANCE_KEYS = (
     "image", "network", "nics", "address", "mac", "node", "cpu", "memory", "disk", "user", "ssh_keys", "password_hash", "user_data",
-    "power", "vnc", "accel", "grace", "copy", "restart",
+    "power", "vnc", "vnc_display", "accel", "grace", "copy", "restart",
 )  # fmt: skip
 # The whole declaration's own keys: the argument's name, and the variable's where the argument is not given.
 DECLARATION = {
@@ -39,9 +40,6 @@ MAX_NICS = 8
 _CHECKSUM = re.compile(r"sha(?:256:(?:[0-9a-f]{64}|(?:https?|file)://[!-~]+)|512:(?:[0-9a-f]{128}|(?:https?|file)://[!-~]+))")
 _URL = re.compile(r"(?:https?://[!-~]+|file:///[!-~]+)")
 _PATH = re.compile(r"/[A-Za-z0-9/._+@=~:-]+")
-_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")  # useradd(8)
-_HASH = re.compile(r"\$[!-9;-~]{10,}")  # crypt(5): no colon, no space
-_KEY = re.compile(r"(?:[ -~]+ )?(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-[a-z0-9-]+|sk-(?:ssh|ecdsa)-[a-z0-9@.-]+) [A-Za-z0-9+/]{16,}={0,3}(?: [^\n\r\x00]*)?")
 
 
 def parse(declaration: dict[str, Any], node_names: Sequence[str]) -> tuple[Cloud, list[str]]:
@@ -53,16 +51,13 @@ def parse(declaration: dict[str, Any], node_names: Sequence[str]) -> tuple[Cloud
     """
     problems: list[str] = []
     common = Reader("cloud", {DECLARATION[key][6:]: value for key, value in declaration.items()}, [name[6:] for name in DECLARATION.values()], problems)
-    defaults: dict[str, Any] = {
-        "user": common.text("user", _USER, "a user name") or "ubuntu",
-        "ssh_keys": _ssh_keys(common) or (),
-        "encapsulation": common.choice("encapsulation", ("geneve", "vxlan")) or "geneve",
-    }
+    defaults = _login(common, {"user": "ubuntu", "ssh_keys": (), "password_hash": None, "user_data": None})
+    encapsulation = common.choice("encapsulation", ("geneve", "vxlan")) or "geneve"
     images = {name: _image(name, spec, problems) for name, spec in entries("cloud_images", declaration.get("images"), problems).items()}
     networks: dict[str, Network] = {}
     declared_networks = entries("cloud_networks", declaration.get("networks"), problems)
     for name, spec in declared_networks.items():
-        network = _network(name, spec, node_names, defaults["encapsulation"], problems)
+        network = _network(name, spec, node_names, encapsulation, problems)
         if network:
             networks[name] = network
     instances: dict[str, Instance] = {}
@@ -84,15 +79,19 @@ def _name_variable(problem: str) -> str:
     return "cloud_" + problem[len("cloud.") :] if problem.startswith("cloud.") else problem
 
 
-def _ssh_keys(reader: Reader) -> tuple[str, ...] | None:
+def _login(reader: Reader, defaults: dict[str, Any]) -> dict[str, Any]:
+    """Read who can log in and how; what is right there is for the seed's own rules to say."""
     keys = reader.strings("ssh_keys")
-    if keys is None:
-        return None
-    keys = tuple(line for key in keys for line in key.strip().splitlines())
-    for index, key in enumerate(keys):
-        if not _KEY.fullmatch(key):
-            reader.add(f"ssh_keys[{index}]", f"{shown(key)} is not a public SSH key; give the content of the .pub file, such as 'ssh-ed25519 AAAA... me'.")
-    return keys
+    login: dict[str, Any] = {
+        "user": reader.text("user") or defaults["user"],
+        "ssh_keys": defaults["ssh_keys"] if keys is None else tuple(line for key in keys for line in key.strip().splitlines()),
+        "password_hash": reader.text("password_hash", want="text", secret=True),
+        "user_data": reader.spec.get("user_data"),
+    }
+    if login != defaults:  # what is wrong with the defaults is said once, where they stand
+        item = {**login, "ssh_keys": login["ssh_keys"] if keys is not None else (), "nics": []}
+        reader.problems += cloud_init.problems(reader.place, item)
+    return login
 
 
 def _image(name: str, spec: object, problems: list[str]) -> Image | None:
@@ -212,25 +211,23 @@ def _instance(
     cpu = reader.integer("cpu", 1, MAX_CPUS, " of CPUs")
     memory = _memory(reader)
     disk = _disk(reader)
-    user = reader.text("user", _USER, "a user name") or defaults["user"]
-    keys = _ssh_keys(reader)
-    password = reader.text("password_hash", _HASH, "a hash as crypt(5) writes it; make one with: openssl passwd -6", secret=True)
-    user_data = reader.spec.get("user_data")
-    if user_data is not None and not isinstance(user_data, dict) and not (isinstance(user_data, str) and user_data.startswith(("#cloud-config", "#!"))):
-        reader.add("user_data", "it is neither a mapping nor a text that begins with '#cloud-config' or '#!'.")
+    login = _login(reader, defaults)
     options = {
         "vnc": reader.choice("vnc", ("socket", "loopback", "none")),
+        "vnc_display": reader.integer("vnc_display", 0, 999),
         "accel": reader.choice("accel", ("auto", "kvm", "tcg")),
-        "grace": reader.integer("grace", 0, 3600, " of seconds"),
+        "grace": reader.integer("grace", 0, 86400, " of seconds"),
         "restart": reader.choice("restart", ("never", "when_required")),
     }
+    if options["vnc"] == "loopback" and not reader.has("vnc_display"):
+        reader.add("vnc_display", "it is missing; vnc: loopback needs a display of its own on the node, 0 for TCP port 5900.")
     power = reader.choice("power", ("running", "stopped")) or "running"
     copy = reader.flag("copy")
     if len(problems) > before or image is None:
         return None
     return Instance(
-        name, short_id("instance", name), image, nics, node, cpu or 1, memory or 1024, disk, user, defaults["ssh_keys"] if keys is None else keys,
-        password, user_data, power, copy, {key: value for key, value in options.items() if value is not None},
+        name=name, id=short_id("instance", name), image=image, nics=nics, node=node, cpu=cpu or 1, memory=memory or 1024, disk=disk, power=power, copy=copy,
+        options={key: value for key, value in options.items() if value is not None}, **login,
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def read_facts(info: Mapping[str, Any]) -> Facts:
     return Facts(
         memory if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0 else None,
         sizes,
-        tuple(network for network in networks if network is not None),
+        tuple(network for network in networks if network is not None and not network.ip.is_loopback() and not network.ip.is_link_local()),
         frozenset(map(str, tunnels)) if isinstance(tunnels, (list, tuple, Mapping)) else None,
     )
 

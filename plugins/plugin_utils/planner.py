@@ -47,7 +47,7 @@ def make_plan(declaration: dict[str, Any], nodes: object, snapshot: Snapshot | N
         if name in snapshot.allocations:
             problems.append(f"cloud_instances.{name}: {', '.join(missing)} missing in this run, {why}; declare the address, or run with all nodes.")
     compiler = Compiler(cloud, known, placement, addresses)
-    problems += compiler.problems() + compiler.collisions()
+    problems += compiler.problems() + compiler.collisions() + compiler.display_problems()
     raise_all(problems)
     lists = compiler.lists()
     left_out = dict(sorted({**addresses.left_out, **placement.left_out}.items()))
