@@ -135,10 +135,10 @@ def cross_problems(items: list[Item], layout: Layout) -> list[str]:
     total = node_memory()
     needed = sum(item["memory"] for item in items if item["power"] == "running")
     if total is not None and needed > total:
-        largest = max(range(len(items)), key=lambda index: items[index]["memory"])
+        index, item = max(enumerate(items), key=lambda entry: entry[1]["memory"])
         found.append(
-            f"instances: together they need {needed} MiB of memory, and this node has {total} MiB (the most takes instances[{largest}], {items[largest]['name']}, "
-            f"with {items[largest]['memory']} MiB). Declare less, or place some on another node."
+            f"instances: together they need {needed} MiB of memory, and this node has {total} MiB (instances[{index}], {item['name']}, takes most, "
+            f"{item['memory']} MiB). Declare less, or place some on another node."
         )
     return found
 

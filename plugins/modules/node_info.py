@@ -134,7 +134,6 @@ node:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_ROOT, Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.node import read_node

@@ -1,0 +1,191 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is read of instances, from folders that tests make, and of the processes behind them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils import instances, kvm, process, qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import pending, read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import item
+
+# Holds the lock that QEMU holds on its pidfile, under a name and with arguments like QEMU's.
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[sys.argv.index("-pidfile") + 1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "units"
+    (folder / "multi-user.target.wants").mkdir(parents=True)
+    monkeypatch.setattr(systemd, "UNIT_FOLDER", str(folder))
+    monkeypatch.setattr(systemd, "is_running", lambda: False)
+    monkeypatch.setattr(instances.Layout, "__post_init__", lambda self: None)  # pytest's folders are longer than sockets allow
+    return folder
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    (tmp_path / "run/instances").mkdir(parents=True)
+    return Layout(str(tmp_path))
+
+
+def make(layout: Layout, **declared: object) -> Path:
+    whole = item(**declared)
+    folder = Path(qemu.paths(whole, layout).folder)
+    folder.mkdir()
+    (folder / "start").write_text(qemu.start_script(whole, layout, "tcg"), encoding="utf-8")
+    return folder
+
+
+def test_nothing(tmp_path: Path) -> None:
+    assert read_instances(Layout(str(tmp_path / "no"))) == {}
+
+
+def test_owned_and_foreign(layout: Layout, tmp_path: Path) -> None:
+    make(layout, name="web-1", id="00000001", labels={"node": "n"})
+    folder = tmp_path / "run/instances"
+    for number, files in (
+        (2, {"start": "#!/bin/sh\nexec something\n"}),
+        (3, {}),
+        (4, {"net_1.cfg": ""}),
+        (5, {"stop": "", "net_1.cfg": ""}),
+        (6, {"notes": ""}),
+    ):
+        (folder / f"compute-0000000{number}").mkdir()
+        for name, text in files.items():
+            (folder / f"compute-0000000{number}" / name).write_text(text, encoding="utf-8")
+    (folder / "compute-0000000g").mkdir()
+    (folder / "other").mkdir()
+    found = read_instances(layout)
+    assert {name: instance.owned for name, instance in found.items()} == {
+        "web-1": True, "compute-00000002": False, "compute-00000003": True, "compute-00000004": False, "compute-00000005": True, "compute-00000006": False,
+    }  # fmt: skip
+    assert found["web-1"].labels == {"node": "n"}
+    assert (found["web-1"].power, found["web-1"].pid, found["web-1"].running) == ("stopped", 0, None)
+
+
+def test_links_are_not_followed(layout: Layout, tmp_path: Path) -> None:
+    """The folder belongs to QEMU's user: what it links to must not be read as root."""
+    folder = make(layout, name="web-1", id="00000001")
+    (folder / "start").rename(tmp_path / "elsewhere")
+    (folder / "start").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(folder / "stop")
+    found = read_instances(layout)
+    assert [instance.files for instance in found.values()] == [{}]
+
+
+def test_two_of_one_name(layout: Layout) -> None:
+    make(layout, name="web-1", id="00000001")
+    make(layout, name="web-1", id="00000002")
+    assert sorted(read_instances(layout)) == ["compute-00000002", "web-1"]
+
+
+def test_running_and_killed(layout: Layout) -> None:
+    folder = make(layout, name="web-1", id="00000001", cpu=2)
+    pidfile = folder / "compute-00000001.pid"
+    arguments = ["-name", "web-1", "-smp", "1", "-pidfile", str(pidfile)]
+    with subprocess.Popen([sys.executable, "-c", HOLDER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert process.locked_by(str(pidfile)) == holder.pid
+        found = read_instances(layout)["web-1"]
+        assert (found.pid, found.power) == (holder.pid, "running")
+        assert process.command_line(holder.pid) == [sys.executable, "-c", HOLDER, *arguments]
+        found.running = qemu.parse_options(arguments)
+        assert "cpu is 1, declared 2" in pending(found, found.options)
+        holder.kill()
+    pidfile.write_text(f"{os.getpid()}\n", encoding="utf-8")  # stale, and somebody else has that number by now
+    assert process.locked_by(str(pidfile)) == 0
+    found = read_instances(layout)["web-1"]
+    assert (found.pid, found.power, pending(found, [])) == (0, "stopped", [])
+
+
+def test_own_lock_does_not_count(tmp_path: Path) -> None:
+    with open(tmp_path / "pid", "w", encoding="utf-8") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        assert process.locked_by(str(tmp_path / "pid")) == 0
+    assert process.command_line(1 << 30) is None
+
+
+def test_enabled_without_folder(layout: Layout, units: Path) -> None:
+    """Half removed: the folder is gone, the boot would still try."""
+    (units / "multi-user.target.wants/compute-instance@0000000a.service").symlink_to("/nowhere")
+    assert read_instances(layout)["compute-0000000a"].enabled
+    (units / "compute-instance@.service").write_text("ExecStart=/other/run/instances/compute-%i/start\n", encoding="utf-8")
+    assert read_instances(layout) == {}
+
+
+def test_unit_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "MainPID=4711\nResult=success\nId=compute-instance@a.service\nActiveState=active\n\nId=compute-instance@b.service\nActiveState=inactive\n"
+    monkeypatch.setattr(systemd, "is_running", lambda: True)
+    monkeypatch.setattr(systemd, "run", lambda argv, **options: subprocess.CompletedProcess(argv, 0, text, ""))
+    found = systemd.states(["compute-instance@a.service", "compute-instance@b.service"])
+    assert {name: state["ActiveState"] for name, state in found.items()} == {"compute-instance@a.service": "active", "compute-instance@b.service": "inactive"}
+    assert systemd.states([]) == {}
+
+
+def test_drop_in_of_a_device() -> None:
+    text = systemd.drop_in(item(volume="/dev/vg/lv", user="other"), Layout("/srv/cloud"))
+    assert text.splitlines()[1:] == ["[Service]", "User=other", "DeviceAllow=/dev/vg/lv rw"]
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "hidden"),
+    [
+        ("/srv/c", "/home/me/a.img", True), ("/srv/c", "/tmp/a.img", True), ("/srv/c", "/srv/a.img", False),
+        ("/root/compute-service", "/root/a.img", False), ("/root/compute-service", "/tmp/a.img", True), ("/tmp/c", "/tmp/a.img", False),
+    ],
+)  # fmt: skip
+def test_hidden_paths(root: str, path: str, hidden: bool) -> None:
+    assert systemd.hidden_path(path, Layout(root)) is hidden
+    text = systemd.shared_files(Layout(root))[f"{systemd.UNIT_FOLDER}/{systemd.TEMPLATE}"][0]
+    assert ("ProtectHome=read-only" in text) == root.startswith("/root")
+    assert ("PrivateTmp=no" in text) == root.startswith("/tmp")
+
+
+@pytest.mark.parametrize(("status", "works"), [(33, True), (1, False), (0, False)])
+def test_kvm_probe(monkeypatch: pytest.MonkeyPatch, status: int, works: bool) -> None:
+    monkeypatch.setattr(kvm, "_answers", {})
+    monkeypatch.setattr(kvm, "find_tool", lambda tool: "/usr/bin/qemu-system-x86_64")
+    monkeypatch.setattr(kvm.os.path, "exists", lambda path: True)
+    asked = []
+
+    def run(argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        asked.append(argv)
+        return subprocess.CompletedProcess(argv, status, "", "first\nCould not access KVM\n")
+
+    monkeypatch.setattr(kvm.subprocess, "run", run)
+    assert kvm.kvm_works() == (works, "" if works else "Could not access KVM")
+    kvm.kvm_works()
+    assert len(asked) == 1  # once is enough
+
+
+def test_kvm_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: list[str], **options: object) -> None:
+        raise subprocess.TimeoutExpired(argv, 30)
+
+    monkeypatch.setattr(kvm, "_answers", {})
+    monkeypatch.setattr(kvm, "find_tool", lambda tool: "/usr/bin/qemu-system-x86_64")
+    monkeypatch.setattr(kvm.os.path, "exists", lambda path: True)
+    monkeypatch.setattr(kvm.subprocess, "run", run)
+    assert kvm.kvm_works() == (False, "a guest of one instruction did not end within 30 s")
+
+
+def test_no_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kvm, "_answers", {})
+    monkeypatch.setattr(kvm.os.path, "exists", lambda path: False)
+    assert kvm.kvm_works("somebody") == (False, "there is no /dev/kvm")

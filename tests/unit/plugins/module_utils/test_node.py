@@ -1,0 +1,121 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a node says of itself, bare or not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils import node, qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import item
+
+LINKS = [
+    {"ifname": "lo", "flags": ["UP"], "addr_info": [{"local": "127.0.0.1", "prefixlen": 8, "scope": "host"}]},
+    {
+        "ifname": "ens3", "flags": ["UP"], "mtu": 1500,
+        "addr_info": [{"local": "10.10.20.101", "prefixlen": 24, "scope": "global"}, {"local": "fe80::1", "prefixlen": 64, "scope": "link"}],
+    },
+    {
+        "ifname": "br-gnv-fc814e42", "flags": ["UP"], "mtu": 1450, "ifalias": "ikcloud.compute/network/blue",
+        "addr_info": [{"local": "192.168.88.1", "prefixlen": 24, "scope": "global"}],
+    },
+    {
+        "ifname": "gnv-12345678", "flags": ["UP"], "mtu": 1450, "ifalias": "ikcloud.compute/tunnel/blue", "addr_info": [],
+        "linkinfo": {"info_kind": "geneve", "info_data": {"id": 88, "remote": "10.10.20.102"}},
+    },
+    {"ifname": "vnet-af95e879", "flags": [], "mtu": 1450, "master": "br-gnv-fc814e42", "ifalias": "ikcloud.compute/instance/web-1", "addr_info": []},
+    {"ifname": "vnet-other", "flags": [], "ifalias": "somebody's", "addr_info": []},
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "UNIT_FOLDER", str(tmp_path / "units"))
+    monkeypatch.setattr(systemd, "is_running", lambda: False)
+    monkeypatch.setattr(Layout, "__post_init__", lambda self: None)
+
+
+def test_bare_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tool, no folder, no user: that is reported, never an error."""
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise ComputeError("not installed")
+
+    monkeypatch.setattr(node, "missing_tools", list)
+    monkeypatch.setattr(node, "run_json", fail)
+    monkeypatch.setattr(node, "run", fail)
+    found = node.read_node(Layout(str(tmp_path / "no/where")))
+    json.dumps(found)
+    assert found["missing_packages"] == sorted(set(PACKAGES.values()))
+    assert (found["qemu"], found["folders_ready"], found["instances"], found["images"], found["networks"]) == (None, False, {}, {}, {})
+    assert found["disk_free_mb"] > 0
+
+
+def test_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert node._sort_links(LINKS) == {
+        "underlay_addresses": ["10.10.20.101/24"],
+        "networks": {
+            "blue": {
+                "bridge": "br-gnv-fc814e42", "mtu": 1450, "up": True, "addresses": ["192.168.88.1/24"],
+                "tunnels": {"gnv-12345678": {"kind": "geneve", "vni": 88, "remote": "10.10.20.102", "mtu": 1450, "up": True}},
+            }
+        },
+        "tunnels": ["gnv-12345678"],
+        "taps": {"vnet-af95e879": {"mtu": 1450, "up": False, "instance": "web-1", "bridge": "br-gnv-fc814e42"}},
+    }  # fmt: skip
+
+
+def test_images_and_instances(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path))
+    for folder in layout.folders:
+        Path(folder).mkdir(exist_ok=True)
+    # QEMU's docs/interop/qcow2.txt: magic, version 2, and the size at offset 24.
+    Path(layout.image("small")).write_bytes(b"QFI\xfb\0\0\0\2" + b"\0" * 12 + (16).to_bytes(4, "big") + (1 << 30).to_bytes(8, "big") + b"\0" * 65536)
+    Path(layout.image("broken")).write_bytes(b"QFI\xfb\0\0\0\7")
+    Path(layout.image(".half")).write_bytes(b"")
+    declared = item(name="web-1", id="af95e879", memory=512, labels={"networks": ["blue"], "addresses": ["192.168.88.2"]})
+    start = Path(layout.instance("compute-af95e879").start)
+    start.parent.mkdir()
+    start.write_text(qemu.start_script(declared, layout, "tcg"), encoding="utf-8")
+    found = node.read_node(layout)
+    assert found["folders_ready"]
+    assert found["images"]["small"] == {"format": "qcow2", "virtual_size": 1 << 30, "size": 32 + 65536}
+    assert found["images"]["broken"]["virtual_size"] is None
+    assert sorted(found["images"]) == ["broken", "small"]
+    assert found["instances"] == {
+        "web-1": {
+            "id": "af95e879", "labels": {"networks": ["blue"], "addresses": ["192.168.88.2"]}, "cpu": 1, "memory": 512, "running": False, "enabled": False,
+            "supervisor": "systemd",
+        }
+    }  # fmt: skip
+
+
+ROUTES = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+
+
+@pytest.mark.parametrize(
+    ("ipv4", "ipv6", "uplink"),
+    [
+        ("", "", None),
+        ("ens4\t00000000\t0114A8C0\t0003\t0\t0\t200\t00000000\t0\t0\t0\nens3\t00000000\t0114A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n", "", "ens3"),
+        ("ens3\t0014A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n", f"{'0' * 32} 00 {'0' * 32} 00 {'0' * 32} 00000400 1 0 00000003 ens6\n", "ens6"),
+        ("", f"{'0' * 32} 00 {'0' * 32} 00 {'0' * 32} ffffffff 1 0 00200200 lo\n", None),
+    ],
+)
+def test_uplink(monkeypatch: pytest.MonkeyPatch, ipv4: str, ipv6: str, uplink: str | None) -> None:
+    files = {"/proc/net/route": ROUTES + ipv4, "/proc/net/ipv6_route": ipv6}
+    monkeypatch.setattr(node, "_lines", lambda path: files[path].splitlines())
+    assert node.default_uplink() == uplink
+
+
+def test_qemu_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node, "open", lambda *_arguments, **_options: (_ for _ in ()).throw(FileNotFoundError()), raising=False)
+    monkeypatch.setattr(node, "run", lambda argv, **_options: subprocess.CompletedProcess(argv, 0, "QEMU emulator version 7.2.22 (Debian)\n", ""))
+    assert node._qemu_version() == "7.2.22"

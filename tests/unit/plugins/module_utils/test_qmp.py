@@ -1,0 +1,98 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The QMP client against a server that behaves, and against ones that don't."""
+
+from __future__ import annotations
+
+import json
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
+
+GREETING = {"QMP": {"version": {}, "capabilities": []}}
+
+
+class Server:
+    """Answers each line that comes with the next of its answers."""
+
+    def __init__(self, folder: str, answers: list[bytes]) -> None:
+        self.path = f"{folder}/qmp.sock"
+        self.heard: list[dict[str, object]] = []
+        self._answers = answers
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(self.path)
+        self._socket.listen()
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        client, _peer = self._socket.accept()
+        with client, client.makefile("rb") as lines:
+            client.sendall(self._answers.pop(0))
+            for line in lines:
+                self.heard.append(json.loads(line))
+                if not self._answers:
+                    return
+                client.sendall(self._answers.pop(0))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def line(*messages: object) -> bytes:
+    return b"".join(json.dumps(message).encode() + b"\r\n" for message in messages)
+
+
+@pytest.fixture
+def folder() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as path:
+        yield path
+
+
+def test_conversation(folder: str) -> None:
+    server = Server(folder, [line(GREETING), line({"return": {}}), line({"event": "RESET"}, {"return": {"status": "running"}}), line({"return": {}})])
+    with Qmp(server.path) as qmp:
+        assert qmp.execute("query-status") == {"status": "running"}
+        assert qmp.execute("block_resize", {"device": "d", "size": 1}) == {}
+    assert server.heard == [{"execute": "qmp_capabilities"}, {"execute": "query-status"}, {"execute": "block_resize", "arguments": {"device": "d", "size": 1}}]
+    server.close()
+
+
+def test_status(folder: str) -> None:
+    server = Server(folder, [line(GREETING), line({"return": {}}), line({"return": {"status": "paused"}})])
+    assert status(server.path) == "paused"
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([line(GREETING), line({"return": {}}), line({"error": {"class": "GenericError", "desc": "no such device"}})], "refused query-status: no such device"),
+        ([line(GREETING), line({"return": {}})], "closed"),
+        ([line({"hello": 1})], "not QMP"),
+        ([b"HTTP/1.1 400\n"], "not QMP"),
+        ([b"[]\n"], "not QMP"),
+        ([b""], "does not answer"),
+        ([line(GREETING), b'{"return": '], "did not answer qmp_capabilities"),
+    ],
+)
+def test_trouble(folder: str, answers: list[bytes], message: str) -> None:
+    server = Server(folder, answers)
+    with pytest.raises(ComputeError, match=message), Qmp(server.path, timeout=0.2) as qmp:
+        qmp.execute("query-status")
+    server.close()
+
+
+def test_nobody_listens(folder: str) -> None:
+    with pytest.raises(ComputeError, match="does not answer"):
+        Qmp(f"{folder}/none.sock")
+    Path(folder, "file.sock").touch()
+    with pytest.raises(ComputeError, match="does not answer"):
+        Qmp(f"{folder}/file.sock")

@@ -1,0 +1,112 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tests of instances share: a module's options with their defaults, and a node that exists only in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, argument_spec, plan
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import StartInstance, StopInstance
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Run, Write
+from ansible_collections.ikcloud.compute.plugins.modules.instance import InstanceKind
+
+ROOT = "/var/lib/compute-service"
+LAYOUT = Layout(ROOT)
+# With everything that can be declared.
+FULL: Item = {
+    "name": "web-1",
+    "id": "af95e879",
+    "cpu": 2,
+    "memory": 4096,
+    "accel": "kvm",
+    "volumes": [{"path": "/srv/data.img", "format": "raw"}],
+    "nics": [
+        {"type": "tap", "mac": "02:00:5e:10:00:01", "mtu": 1430},
+        {"type": "user", "hostfwd": ["tcp:127.0.0.1:22101:22", "udp:127.0.0.1:5353:53"]},
+        {"type": "socket", "local": "127.0.0.1:23101", "remote": "127.0.0.1:23102"},
+        {"type": "socket", "mcast": "230.0.0.1:23100"},
+    ],
+    "grace": 90,
+    "labels": {"networks": ["blue"], "addresses": ["192.168.88.102"], "node": "ik-node-01"},
+}
+
+
+def declared(*items: Item, state: str = "present", purge: bool = False, as_root: bool = True, **options: Any) -> InstanceKind:
+    """Give the module's kind with options as Ansible would fill them in."""
+    validated = ArgumentSpecValidator(argument_spec(InstanceKind)).validate({"instances": list(items), "state": state, "purge": purge, "root": ROOT, **options})
+    assert not validated.error_messages, validated.error_messages
+    kind = InstanceKind(validated.validated_parameters)
+    kind.as_root = as_root
+    return kind
+
+
+def item(**values: Any) -> Item:
+    """Give one instance with the defaults of all it doesn't say."""
+    whole: Item = declared({"name": "web-1", **values}).items[values.get("name", "web-1")]
+    return whole
+
+
+def after(kind: InstanceKind, have: dict[str, Found]) -> tuple[list[Change], dict[str, Found]]:
+    """Plan, and give the changes with what a node has once they are made."""
+    changes = plan(kind, kind.params["instances"], have, kind.absent)
+    made: dict[str, Found] = dict(have)
+    for change in changes:
+        if change.name in kind.items or change.name in have:
+            now = _made(change, made.get(change.name), kind)
+            made.pop(change.name, None)
+            if now is not None:
+                made[change.name] = now
+    for change in changes:
+        _share(change, kind, made)
+    return changes, {name: Found(properties(found.raw), found.owned, found.raw) for name, found in made.items()}
+
+
+def _made(change: Change, found: Found | None, kind: InstanceKind) -> Found | None:
+    now: Instance = replace(found.raw, files=dict(found.raw.files)) if found else Instance(change.name, change.facts["id"], change.facts["folder"])
+    for step in sorted(change.steps, key=lambda step: getattr(step, "stage", 0)):
+        if isinstance(step, Write):
+            now.files[step.path] = (step.content, step.mode)
+            parsed = qemu.parse_script(step.content)
+            if parsed:
+                now.name, now.labels, now.options = parsed
+        elif isinstance(step, Remove):
+            if step.path == now.folder:
+                return None
+            now.files = {path: file for path, file in now.files.items() if not path.startswith(step.path)}
+        elif isinstance(step, StartInstance):
+            now.pid, now.running, now.unit = 4711, now.options, {"ActiveState": "active"} if step.unit else {}
+        elif isinstance(step, StopInstance) or (isinstance(step, Run) and step.argv[:2] == ("systemctl", "stop")):
+            now.pid, now.running, now.unit = 0, None, {}
+        elif isinstance(step, Run) and step.argv[:2] == ("systemctl", "reset-failed"):
+            now.unit = {}
+    kind.drift.pop(change.name, None)
+    return Found({}, True, now)
+
+
+def _share(change: Change, kind: InstanceKind, made: dict[str, Found]) -> None:
+    if change.name != systemd.TEMPLATE:
+        return
+    for step in change.steps:
+        if isinstance(step, Write):
+            kind.shared[step.path] = (step.content, step.mode)
+        elif isinstance(step, Remove):
+            kind.shared.pop(step.path)
+        elif isinstance(step, Run) and systemd.TIMER in step.argv:
+            kind.timer = step.argv[1] == "enable"
+        elif isinstance(step, Run) and step.argv[1] in ("enable", "disable"):
+            for found in made.values():
+                if systemd.unit(found.raw.id) in step.argv:
+                    found.raw.enabled = step.argv[1] == "enable"
+
+
+def commands(changes: list[Change]) -> list[str]:
+    """Give the commands in the order in which the engine runs them."""
+    steps = sorted(((getattr(step, "stage", 0), step.text) for change in changes for step in change.steps), key=lambda entry: entry[0])
+    return [text for _stage, text in steps]

@@ -1,0 +1,423 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The instance module as a pure function: from what is declared and what is there to steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils import instance_checks, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, Item, plan
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import WriteStart
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import properties
+from ansible_collections.ikcloud.compute.plugins.modules.instance import InstanceKind
+from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import FULL, LAYOUT, ROOT, after, commands, declared, item
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+TALK: Item = {"name": "web-1", "id": "af95e879", "cpu": 2, "memory": 4096, "accel": "kvm", "nics": [{"mac": "02:00:5e:10:00:01"}]}
+ALONE: Item = {**TALK, "supervisor": "none"}
+FOLDER = f"{ROOT}/run/instances/compute-af95e879"
+UNIT = "compute-instance@af95e879.service"
+FOLDER_STEP = f"install -d -m 0750 -o compute-service -g compute-service {FOLDER}"
+SHARED = [
+    "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-instance@.service",
+    "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-console.service",
+    "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-console.timer",
+    f"install -D -m 0755 /dev/stdin {ROOT}/run/trim-console-logs",
+]
+
+
+def running(*items: Item) -> tuple[InstanceKind, dict[str, Found]]:
+    """Give a node where these run, as the module made them."""
+    kind = declared(*items)
+    _changes, have = after(kind, {})
+    return kind, have
+
+
+def again(before: InstanceKind, *items: Item, **options: Any) -> InstanceKind:
+    """Give the next run on the same node."""
+    kind = declared(*items, **options)
+    kind.shared, kind.timer = dict(before.shared), before.timer
+    return kind
+
+
+def test_create_with_systemd() -> None:
+    changes, have = after(declared(TALK), {})
+    assert commands(changes) == [
+        FOLDER_STEP,
+        f"install -D -m 0755 /dev/stdin {FOLDER}/start",
+        f"install -D -m 0755 /dev/stdin {FOLDER}/stop",
+        *SHARED,
+        "systemctl daemon-reload",
+        "systemctl enable --now compute-console.timer",
+        f"systemctl enable {UNIT}",
+        f"systemctl start {UNIT}",
+    ]
+    assert changes[0].action == "create"
+    assert changes[0].before is None
+    assert changes[0].after == have["web-1"].props
+    assert have["web-1"].raw.enabled
+
+
+def test_create_alone() -> None:
+    """As root QEMU runs as its user; for anybody else as themselves."""
+    changes, _have = after(declared(ALONE), {})
+    scripts = [f"install -D -m 0755 /dev/stdin {FOLDER}/start", f"install -D -m 0755 /dev/stdin {FOLDER}/stop"]
+    assert commands(changes) == [FOLDER_STEP, *scripts, f"runuser -u compute-service -- {FOLDER}/start"]
+    changes, _have = after(declared(ALONE, as_root=False), {})
+    assert commands(changes) == [f"install -d -m 0750 {FOLDER}", *scripts, f"{FOLDER}/start"]
+
+
+def test_nothing_of_nothing() -> None:
+    for state, purge in (("present", False), ("present", True), ("absent", False), ("absent", True)):
+        assert plan(declared(state=state, purge=purge), [], {}, state == "absent") == []
+
+
+@pytest.mark.parametrize("before", [TALK, ALONE, FULL, {**TALK, "power": "stopped"}, {**TALK, "user": "other"}])
+def test_second_run_is_empty(before: Item) -> None:
+    kind, have = running(before)
+    changes, _same = after(again(kind, before), have)
+    assert [change for change in changes if change.steps or change.reasons or change.restart_reason] == []
+
+
+def test_restart_is_pending_until_it_happened() -> None:
+    kind, have = running(TALK)
+    changes, have = after(again(kind, {**TALK, "cpu": 4}), have)
+    assert commands(changes) == [f"install -D -m 0755 /dev/stdin {FOLDER}/start"]
+    assert changes[0].reasons == ["cpu is 2, declared 4"]
+    assert changes[0].restart_reason == "cpu is 2, declared 4"
+    assert "restart is pending" in changes[0].warnings[0]
+    changes, have = after(again(kind, {**TALK, "cpu": 4}), have)
+    assert commands(changes) == []
+    assert changes[0].restart_reason == "cpu is 2, declared 4"
+    for options, one in (({"restart": "when_required"}, {}), ({}, {"restart": "when_required"})):
+        changes, done = after(again(kind, {**TALK, "cpu": 4, **one}, **options), have)
+        assert commands(changes) == [f"systemctl restart {UNIT}"]
+        assert changes[0].restart_reason == ""
+        changes, _done = after(again(kind, {**TALK, "cpu": 4}), done)
+        assert (commands(changes), changes[0].restart_reason) == ([], "")
+    changes, _done = after(again(kind, {**TALK, "cpu": 4, "restart": "never"}, restart="when_required"), have)
+    assert commands(changes) == []
+
+
+def test_restart_alone() -> None:
+    kind, have = running(ALONE)
+    changes, have = after(again(kind, {**ALONE, "memory": 2048}, restart="when_required"), have)
+    assert commands(changes)[1:] == [f"runuser -u compute-service -- {FOLDER}/stop", f"runuser -u compute-service -- {FOLDER}/start"]
+
+
+def test_from_alone_to_systemd() -> None:
+    kind, have = running(ALONE)
+    have["web-1"].raw.owner = "compute-service"
+    changes, have = after(again(kind, TALK), have)
+    assert changes[0].restart_reason == "supervisor is none, declared systemd"
+    assert f"systemctl enable {UNIT}" in commands(changes)
+    changes, have = after(again(kind, TALK, restart="when_required"), have)
+    assert commands(changes)[-2:] == [f"runuser -u compute-service -- {FOLDER}/stop", f"systemctl start {UNIT}"]
+
+
+def test_power() -> None:
+    kind, have = running(TALK)
+    off = {**TALK, "power": "stopped"}
+    changes, stopped = after(again(kind, off), have)
+    assert commands(changes) == [f"systemctl disable {UNIT}", f"systemctl stop {UNIT}"]
+    assert changes[0].reasons == ["is running, declared stopped"]
+    assert commands(after(again(kind, off), stopped)[0]) == []
+    changes, _have = after(again(kind, TALK), stopped)
+    assert commands(changes) == [f"systemctl enable {UNIT}", f"systemctl start {UNIT}"]
+
+
+@pytest.mark.parametrize(
+    ("unit", "made"),
+    [
+        ({"ActiveState": "inactive"}, [f"systemctl start {UNIT}"]),
+        ({"ActiveState": "failed"}, [f"systemctl reset-failed {UNIT}", f"systemctl start {UNIT}"]),
+        ({"ActiveState": "deactivating"}, [f"systemctl start {UNIT}"]),
+        ({"ActiveState": "activating", "SubState": "auto-restart"}, [f"systemctl start {UNIT}"]),
+    ],
+)
+def test_what_went_off_is_started(unit: dict[str, str], made: list[str]) -> None:
+    """Powered off from inside, or failed too often: the next run starts it."""
+    kind, have = running(TALK)
+    raw = replace(have["web-1"].raw, pid=0, running=None, unit=unit)
+    changes, _have = after(again(kind, TALK), {"web-1": Found(properties(raw), True, raw)})
+    assert commands(changes) == made
+    assert changes[0].reasons[0].endswith("declared running")
+
+
+def test_edited_files_are_written_again() -> None:
+    kind, have = running(FULL)
+    for path in list(have["web-1"].raw.files):
+        for wrong in (None, ("#!/bin/sh\n# ikcloud.compute instance web-1\n# labels: {}\nexec false\n", 0o755), (have["web-1"].raw.files[path][0], 0o600)):
+            files = dict(have["web-1"].raw.files)
+            files.pop(path)
+            if wrong:
+                files[path] = wrong
+            raw = replace(have["web-1"].raw, files=files)
+            changes, _have = after(again(kind, FULL), {"web-1": Found(have["web-1"].props, True, raw)})
+            assert any(path in command for command in commands(changes)), (path, wrong)
+            assert not any("systemctl restart" in command or "systemctl start" in command for command in commands(changes))
+
+
+def test_shared_files_are_written_again() -> None:
+    kind, have = running(TALK)
+    for path in list(kind.shared):
+        other = again(kind, TALK)
+        del other.shared[path]
+        texts = commands(after(other, have)[0])
+        assert texts[0].endswith(path)
+        assert ("systemctl daemon-reload" in texts) == path.startswith("/etc")
+
+
+def test_reload_that_was_forgotten() -> None:
+    """A run that was killed between writing a unit and reloading systemd is mended."""
+    kind, have = running(TALK)
+    have["web-1"].raw.unit["NeedDaemonReload"] = "yes"
+    assert commands(after(again(kind, TALK), have)[0]) == ["systemctl daemon-reload"]
+
+
+def test_folder_drift() -> None:
+    kind, have = running(TALK)
+    kind = again(kind, TALK)
+    kind.drift["web-1"] = f"mode of {FOLDER} is 0777, not 0750"
+    changes, _have = after(kind, have)
+    assert commands(changes) == [FOLDER_STEP]
+    assert changes[0].reasons == [f"mode of {FOLDER} is 0777, not 0750"]
+
+
+def test_remove_and_the_last_one_takes_all() -> None:
+    two = {**TALK, "name": "web-2", "id": "0a1b2c3d", "nics": [], "grace": 5}
+    kind, have = running(TALK, two)
+    changes, left = after(again(kind, {"name": "web-2"}, state="absent"), have)
+    assert commands(changes) == [
+        "systemctl disable compute-instance@0a1b2c3d.service",
+        "systemctl stop compute-instance@0a1b2c3d.service",
+        f"rm -rf {ROOT}/run/instances/compute-0a1b2c3d",
+        "rm -rf /etc/systemd/system/compute-instance@0a1b2c3d.service.d",
+        "systemctl daemon-reload",
+    ]
+    last = again(kind, state="absent", purge=True)
+    changes, left = after(last, left)
+    assert commands(changes) == [
+        f"systemctl disable {UNIT}",
+        f"systemctl stop {UNIT}",
+        f"rm -rf {FOLDER}",
+        "systemctl disable --now compute-console.timer",
+        "rm -f /etc/systemd/system/compute-instance@.service",
+        "rm -f /etc/systemd/system/compute-console.service",
+        "rm -f /etc/systemd/system/compute-console.timer",
+        f"rm -f {ROOT}/run/trim-console-logs",
+        "systemctl daemon-reload",
+    ]
+    assert left == {}
+    assert last.shared == {}
+
+
+def test_remove_with_a_grace_of_its_own() -> None:
+    kind, have = running(TALK)
+    changes, _left = after(again(kind, {"name": "web-1", "grace": 0}, state="absent"), have)
+    assert commands(changes)[1:4] == [f"runuser -u compute-service -- {FOLDER}/stop 0", f"systemctl stop {UNIT}", f"rm -rf {FOLDER}"]
+    kind, have = running(ALONE)
+    changes, _left = after(again(kind, {"name": "web-1"}, state="absent"), have)
+    assert commands(changes) == [f"runuser -u compute-service -- {FOLDER}/stop", f"rm -rf {FOLDER}"]
+
+
+def test_purge_leaves_what_is_listed_and_what_is_foreign() -> None:
+    kind, have = running(TALK, {**TALK, "name": "web-2", "id": "0a1b2c3d", "nics": []})
+    have["foreign"] = Found({"id": "00000000"}, owned=False, raw=replace(have["web-2"].raw, name="foreign", id="00000000"))
+    changes, left = after(again(kind, TALK, purge=True), have)
+    assert [change.name for change in changes if change.steps] == ["web-2", systemd.TEMPLATE]
+    assert sorted(left) == ["foreign", "web-1"]
+
+
+def test_id_cannot_change() -> None:
+    kind, have = running(TALK)
+    with pytest.raises(ComputeError, match="is there with the id af95e879, and 0a1b2c3d is declared"):
+        after(again(kind, {**TALK, "id": "0a1b2c3d"}), have)
+
+
+def test_foreign_folder_is_an_error() -> None:
+    kind = declared(TALK)
+    with pytest.raises(ComputeError, match="did not make"):
+        plan(kind, kind.params["instances"], {"web-1": Found({}, owned=False)}, False)
+
+
+def test_auto_probes_once_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto = {**TALK, "accel": "auto"}
+    kind = declared(auto)
+    changes = plan(kind, kind.params["instances"], {}, False)
+    assert changes[0].after is not None
+    assert (changes[0].after["accel"], changes[0].after["cpu_model"]) == ("auto", "auto")
+    step = next(step for step in changes[0].steps if isinstance(step, WriteStart))
+    assert step.settle is not None
+    module = "ansible_collections.ikcloud.compute.plugins.modules.instance.kvm_works"
+    monkeypatch.setattr(module, lambda user: (True, ""))
+    assert "-enable-kvm \\\n  -cpu host" in step.settle()
+    assert kind.warnings == []
+    monkeypatch.setattr(module, lambda user: (False, "there is no /dev/kvm"))
+    assert "-accel tcg \\\n  -cpu max" in step.settle()
+    step.settle()
+    assert len(kind.warnings) == 1
+    kind, have = running(TALK)  # kvm
+    changes, _have = after(again(kind, auto), have)
+    assert commands(changes) == []
+
+
+def words(kind: InstanceKind, index: int = 0) -> str:
+    return " ".join(kind.problems(index, kind.params["instances"][index]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "Web"}, "instances[0].name: 'Web' is not a valid name"),
+        ({"id": "AF95E879"}, "instances[0].id: 'AF95E879' is not an id"),
+        ({"cpu": 0}, "instances[0].cpu: 0 is out of range; 1 to 255"),
+        ({"memory": 8}, "instances[0].memory: 8 is out of range"),
+        ({"grace": -1}, "instances[0].grace: -1 is out of range"),
+        ({"volume": "disk.img"}, "instances[0].volume: 'disk.img' is not usable"),
+        ({"volumes": [{"path": "/srv/../etc/shadow"}]}, "instances[0].volumes[0].path"),
+        ({"volume": "/home/me/disk.img"}, "instances[0].volume: /home/me/disk.img lies where services don't see it"),
+        ({"cpu_model": "host,"}, "instances[0].cpu_model"),
+        ({"user": "a b"}, "instances[0].user"),
+        ({"vnc": "loopback"}, "instances[0].vnc_display: missing"),
+        ({"nics": [{"tap": "a-link-that-is-too-long"}]}, "instances[0].nics[0].tap"),
+        ({"nics": [{"mac": "01:00:5e:00:00:01"}]}, "instances[0].nics[0].mac: '01:00:5e:00:00:01' is a multicast address"),
+        ({"nics": [{"mtu": 100}]}, "instances[0].nics[0].mtu: 100 is out of range"),
+        ({"nics": [{"hostfwd": ["tcp:127.0.0.1:1:2"]}]}, "instances[0].nics[0].hostfwd: only for type=user; this one is tap."),
+        ({"nics": [{"type": "user", "hostfwd": ["tcp::22101-:22"]}]}, "instances[0].nics[0].hostfwd[0]"),
+        ({"nics": [{"type": "user", "hostfwd": ["tcp:127.0.0.1:0:22"]}]}, "instances[0].nics[0].hostfwd[0]"),
+        ({"nics": [{"type": "socket"}]}, "instances[0].nics[0]: type=socket needs local and remote, or mcast."),
+        ({"nics": [{"type": "socket", "mcast": "127.0.0.1:5"}]}, "is not a multicast group and a port"),
+        ({"nics": [{"type": "socket", "mcast": "230.0.0.1:5", "remote": "127.0.0.1:5"}]}, "can't be given together with mcast"),
+        ({"nics": [{"type": "socket", "mcast": "230.0.0.1:5", "local": "x"}]}, "is not an IPv4 address"),
+        ({"nics": [{"type": "socket", "local": "127.0.0.1:5", "remote": "127.0.0.1:70000"}]}, "instances[0].nics[0].remote"),
+    ],
+)
+def test_problems(change: Item, message: str) -> None:
+    assert message in words(declared({**TALK, **change}))
+
+
+def test_systemd_needs_root() -> None:
+    assert "systemd needs root" in words(declared(TALK, as_root=False))
+    assert words(declared(ALONE, as_root=False)) == ""
+    assert words(declared(FULL)) == ""
+
+
+def test_root_is_checked() -> None:
+    kind = declared(TALK)
+    kind.root = "/srv/a,b"
+    assert words(kind).startswith("root: '/srv/a,b' is not usable")
+
+
+BAD = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
+    lambda text: not set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(BAD, st.sampled_from(["name", "id", "user", "tap", "mac", "hostfwd", "local", "mcast"]))
+def test_special_characters_are_refused(text: str, where: str) -> None:
+    text = text.replace("_", ",").replace(".", ",").replace(":", ",")
+    nic = {"tap": {"tap": text}, "mac": {"mac": text}, "hostfwd": {"type": "user", "hostfwd": [text]}}
+    nic.update({"local": {"type": "socket", "local": text, "remote": "127.0.0.1:5"}, "mcast": {"type": "socket", "mcast": text}})
+    change: Item = {"nics": [nic[where]]} if where in nic else {where: text}
+    assert words(declared({**TALK, **change}))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.text(max_size=20), st.sampled_from(",%\"'`$\\ \n\t;&|<>(){}*?!#~=é\u2028\0"), st.text(max_size=20))
+def test_paths_with_special_characters_are_refused(left: str, bad: str, right: str) -> None:
+    assert instance_checks.path_problem("volume", f"/{left}{bad}{right}") is not None
+
+
+def test_two_places_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instance_checks, "node_memory", lambda: 10000)
+    one: Item = {"name": "a", "vnc": "loopback", "vnc_display": 1, "nics": [{"tap": "vnet-1", "mac": "02:00:5e:10:00:01"}], "volume": "/srv/a.img"}
+    two: Item = {**one, "name": "b", "volumes": [{"path": "/srv/a.img"}], "volume": "/srv/b.img"}
+    kind = declared(one, two)
+    assert kind.list_problems(kind.params["instances"]) == [
+        "instances[1].volumes[0].path: the disk /srv/a.img is taken already by instances[0].volume; each may be used once.",
+        "instances[1].vnc_display: the display 1 is taken already by instances[0].vnc_display; each may be used once.",
+        "instances[1].nics[0].mac: the MAC address 02:00:5e:10:00:01 is taken already by instances[0].nics[0].mac; each may be used once.",
+        "instances[1].nics[0].tap: the link vnet-1 is taken already by instances[0].nics[0].tap; each may be used once.",
+    ]
+    kind = declared({"name": "a", "id": "0a1b2c3d"}, {"name": "b", "id": "0a1b2c3d"})
+    assert "instances[1].id: the id 0a1b2c3d is taken already by instances[0].id" in kind.list_problems(kind.params["instances"])[0]
+
+
+def test_memory_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instance_checks, "node_memory", lambda: 3000)
+    items = [item(name="a", memory=1000), item(name="b", memory=2001)]
+    assert instance_checks.cross_problems(items, LAYOUT) == [
+        "instances: together they need 3001 MiB of memory, and this node has 3000 MiB (instances[1], b, takes most, 2001 MiB). "
+        "Declare less, or place some on another node."
+    ]
+    assert instance_checks.cross_problems([{**items[0], "power": "stopped"}, items[1]], LAYOUT) == []
+
+
+def test_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "is_running", lambda: False)
+    kind = declared({**TALK, "user": "no-such-user"}, {**TALK, "name": "off", "id": "0a1b2c3d", "nics": [], "power": "stopped", "user": "no-such-user"})
+    changes = plan(kind, kind.params["instances"], {}, False)
+    assert kind.lacking(changes, True) == []
+    assert kind.lacking(changes, False) == [
+        "This machine is not run by systemd; set the instances' supervisor to none.",
+        "There is no user no-such-user on this node; the role ikcloud.compute.prepare makes it.",
+        f"instance web-1: its disk {ROOT}/lib/volumes/compute-af95e879.img is not there; the module ikcloud.compute.volume makes it.",
+        f"instance web-1: its seed {ROOT}/lib/volumes/compute-af95e879-seed.img is not there; the module ikcloud.compute.seed makes it, or set seed to false.",
+        "instance web-1: the link vnet-af95e879 is not there; the module ikcloud.compute.tap makes it.",
+    ]
+
+
+NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
+NICS = st.one_of(
+    st.fixed_dictionaries({"type": st.just("tap")}, optional={"mtu": st.integers(576, 9000), "tap": NAMES}),
+    st.fixed_dictionaries({"type": st.just("user")}, optional={"hostfwd": st.just(["tcp:127.0.0.1:22101:22"])}),
+    st.just({"type": "socket", "mcast": "230.0.0.1:23100"}),
+)
+ITEMS = st.fixed_dictionaries(
+    {"name": NAMES},
+    optional={
+        "cpu": st.integers(1, 255),
+        "memory": st.integers(16, 1 << 20),
+        "accel": st.sampled_from(["auto", "kvm", "tcg"]),
+        "supervisor": st.sampled_from(["systemd", "none"]),
+        "power": st.sampled_from(["running", "stopped"]),
+        "vnc": st.sampled_from(["socket", "none"]),
+        "seed": st.booleans(),
+        "boot_network": st.booleans(),
+        "grace": st.integers(0, 600),
+        "user": st.sampled_from(["compute-service", "other"]),
+        "cpu_model": st.sampled_from(["max", "qemu64,+svm"]),
+        "volumes": st.sampled_from([[], [{"path": "/srv/d.img"}], [{"path": "/dev/vg/lv", "format": "raw"}]]),
+        "nics": st.lists(NICS, max_size=2),
+        "labels": st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2),
+    },
+)
+LISTS = st.lists(ITEMS, max_size=4, unique_by=lambda entry: entry["name"])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(LISTS, LISTS)
+def test_any_change_converges(first: list[Item], second: list[Item]) -> None:
+    """From anything to anything, with purge: the second run finds nothing to do; and removal leaves nothing."""
+    kind = declared(*first)
+    _changes, have = after(kind, {})
+    for found in have.values():
+        found.raw.owner = "compute-service"
+    kind = again(kind, *second, purge=True, restart="when_required")
+    _changes, have = after(kind, have)
+    assert sorted(have) == sorted(entry["name"] for entry in second)
+    kind = again(kind, *second, purge=True, restart="when_required")
+    changes, have = after(kind, have)
+    assert [(change.name, change.reasons, [step.text for step in change.steps]) for change in changes if change.steps or change.restart_reason] == []
+    kind = again(kind, state="absent", purge=True)
+    _changes, have = after(kind, have)
+    assert have == {}
+    assert kind.shared == {}
