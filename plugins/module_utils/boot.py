@@ -56,7 +56,7 @@ fi
 exit $failed
 """
 
-_BRIDGE_OF = re.compile(r'^(?:link set dev \S+ master (\S+)|define guests = "(\S+)")$', re.MULTILINE)
+_BRIDGE_OF = re.compile(r'^(?:link set dev \S+ master (\S+)|\s+iifname "(\S+)" drop)$', re.MULTILINE)
 
 
 def unit_text(layout: Layout) -> str:

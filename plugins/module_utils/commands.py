@@ -24,6 +24,8 @@ PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "cloud-localds": "cloud-image-utils",
     "systemctl": "systemd",
+    "sysctl": "procps",
+    "unshare": "util-linux",
 }
 # An SSH session of a user other than root often lacks the sbin folders.
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
