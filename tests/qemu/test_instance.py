@@ -1,0 +1,222 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The life of an instance without systemd, and what breaks in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils import kvm, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
+from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
+
+Volume = Callable[[str], Path]
+ID = short_id("instance", "one")
+
+
+def read(root: Path) -> dict[str, Instance]:
+    return read_instances(Layout(str(root)), units=False)
+
+
+def entry(result: dict[str, Any], name: str = "one") -> dict[str, Any]:
+    return next(found for found in result["results"] if found["name"] == name)
+
+
+def test_life(root: Path, run: Converge, volume: Volume) -> None:
+    """Check, run, run again, check again, change, restart, stop, start, remove."""
+    predicted = run([machine()], check=True)
+    assert not (root / "run").exists()
+    with pytest.raises(ComputeError, match=r"its disk .* is not there; the module ikcloud.compute.volume makes it"):
+        run([machine()])
+    assert not (root / "run").exists()
+    volume(ID)
+    done = run([machine()])
+    assert "msg" not in done
+    assert done["commands"] == predicted["commands"]
+    assert done["after"] == predicted["after"]
+    assert read(root)["one"].running == read(root)["one"].options
+    for check in (False, True):
+        same = run([machine()], check=check)
+        assert (same["changed"], same["commands"], same["diff"]) == (False, [], [])
+
+    predicted = run([machine(cpu=2)], check=True)
+    changed = run([machine(cpu=2)])
+    assert changed["commands"] == predicted["commands"]
+    assert entry(changed)["restart_reason"] == entry(predicted)["restart_reason"] == "cpu is 1, declared 2"
+    assert entry(run([machine(cpu=2)]))["restart_required"]
+    pid = read(root)["one"].pid
+    predicted = run([machine(cpu=2)], check=True, restart="when_required")
+    restarted = run([machine(cpu=2)], restart="when_required")
+    assert restarted["commands"] == predicted["commands"] != []
+    assert read(root)["one"].pid not in (0, pid)
+    assert not entry(run([machine(cpu=2)], restart="when_required"))["changed"]
+
+    stopped = run([machine(cpu=2, power="stopped")])
+    assert stopped["after"]["one"]["power"] == "stopped"
+    assert not run([machine(cpu=2, power="stopped")])["changed"]
+    assert entry(run([machine(cpu=2)]))["reasons"] == ["is stopped, declared running"]
+
+    predicted = run([{"name": "one", "grace": 0}], check=True, state="absent")
+    gone = run([{"name": "one", "grace": 0}], state="absent")
+    assert gone["commands"] == predicted["commands"]
+    assert not os.listdir(root / "run/instances")
+    assert (root / f"lib/volumes/compute-{ID}.img").exists()
+    assert not run([{"name": "one"}], state="absent")["changed"]
+
+
+def test_killed_and_stale(root: Path, run: Converge, volume: Volume) -> None:
+    volume(ID)
+    run([machine()])
+    pid = read(root)["one"].pid
+    os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + 10
+    while read(root)["one"].pid and time.monotonic() < until:
+        time.sleep(0.05)
+    pidfile = root / f"run/instances/compute-{ID}/compute-{ID}.pid"
+    assert pidfile.read_text(encoding="ascii").strip() == str(pid)  # stale
+    pidfile.write_text(f"{os.getpid()}\n", encoding="ascii")  # and by now somebody else's number
+    assert entry(run([machine()]))["reasons"] == ["is stopped, declared running"]
+    assert read(root)["one"].pid not in (0, pid, os.getpid())
+
+
+def test_stopped_process_is_ended_by_force(root: Path, run: Converge, volume: Volume) -> None:
+    """A QEMU that answers nothing at all can be removed; nobody else is signalled."""
+    volume(ID)
+    run([machine()])
+    pid = read(root)["one"].pid
+    os.kill(pid, signal.SIGSTOP)
+    assert "msg" not in run([{"name": "one", "grace": 0}], state="absent")
+    assert not Path(f"/proc/{pid}").exists() or "State:\tZ" in Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+
+
+def test_broken_scripts(root: Path, run: Converge, volume: Volume) -> None:
+    volume(ID)
+    run([machine()])
+    folder = root / f"run/instances/compute-{ID}"
+    (folder / "start").write_text("#!/bin/sh\nexec sleep 1\n", encoding="ascii")
+    with pytest.raises(ComputeError, match="did not make"):
+        run([machine()])  # the mark is gone: somebody else's
+    (folder / "start").unlink()
+    (folder / "stop").write_text("#!/bin/sh\nexit 1\n", encoding="ascii")
+    mended = run([machine()])
+    assert [command.split()[-1] for command in mended["commands"]] == [str(folder), f"{folder}/start", f"{folder}/stop"]
+    assert not run([machine()])["changed"]
+    (folder / "start").unlink()
+    (folder / "stop").write_text("#!/bin/sh\nexit 1\n", encoding="ascii")
+    assert "msg" not in run([], state="present", purge=True)
+    assert not folder.exists()
+    assert not read(root)
+
+
+def test_many_side_by_side(root: Path, run: Converge, volume: Volume) -> None:
+    names = [f"many-{number}" for number in range(4)]
+    for name in names:
+        volume(short_id("instance", name))
+    items = [machine(name, memory=32, vnc="none") for name in names]
+    assert "msg" not in run(items)
+    assert sorted(name for name, instance in read(root).items() if instance.pid) == names
+    began = time.monotonic()
+    assert not run(items)["changed"]
+    assert time.monotonic() - began < 1
+    run(items[:1], purge=True)
+    assert sorted(read(root)) == names[:1]
+
+
+def test_qemu_says_why(root: Path, run: Converge, volume: Volume) -> None:
+    """An error of QEMU is in the message; the others run."""
+    volume(ID).write_bytes(b"no image")
+    volume(short_id("instance", "two"))
+    result = run([machine(), machine("two")])
+    assert "Image is not in qcow2 format" in result["msg"]
+    assert "one" in result["msg"]
+    assert read(root)["two"].pid
+    assert not read(root)["one"].pid
+
+
+def test_two_cards_talk(root: Path, run: Converge, volume: Volume) -> None:
+    """The cards of the lab's own nodes: user networking with a forward, and a cable of UDP."""
+    for name in ("one", "two"):
+        volume(short_id("instance", name))
+    with socket.socket() as first, socket.socket() as second, socket.socket() as third:
+        for probe in (first, second, third):
+            probe.bind(("127.0.0.1", 0))
+        ports = [probe.getsockname()[1] for probe in (first, second, third)]
+    ends = [f"127.0.0.1:{port}" for port in ports[:2]]
+    items = [
+        machine("one", nics=[{"type": "user", "hostfwd": [f"tcp:127.0.0.1:{ports[2]}:22"]}, {"type": "socket", "local": ends[0], "remote": ends[1]}]),
+        machine("two", nics=[{"type": "socket", "local": ends[1], "remote": ends[0]}, {"type": "socket", "mcast": f"230.0.0.1:{ports[2]}"}]),
+    ]
+    assert "msg" not in run(items)
+    with socket.create_connection(("127.0.0.1", ports[2]), timeout=5):
+        pass
+    path = read(root)["two"].folder + "/qmp.sock"
+    with Qmp(path) as qmp:
+        assert "network1" in qmp.execute("human-monitor-command", {"command-line": "info network"})
+
+
+def test_qmp_waits_for_its_turn(root: Path, run: Converge, volume: Volume) -> None:
+    """QEMU serves one client at a time."""
+    volume(ID)
+    run([machine()])
+    path = read(root)["one"].folder + "/qmp.sock"
+    first = Qmp(path)
+    timer = threading.Timer(0.5, first.close)
+    timer.start()
+    assert status(path) == "running"
+    timer.join()
+    with Qmp(path) as qmp:
+        qmp.execute("stop")
+    assert status(path) == "paused"
+    with Qmp(path), pytest.raises(ComputeError, match="does not answer"):
+        Qmp(path, timeout=0.2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, to be somebody else")
+def test_without_root(root: Path, volume: Volume) -> None:
+    """Nobody, with no home and no privileges, runs an instance by its scripts alone."""
+    layout = Layout(str(root))
+    disk = volume(ID)
+    declared: dict[str, Any] = {"nics": [{"type": "user", "hostfwd": []}], "volumes": [], "volume_format": "qcow2", "cpu_model": None}
+    item = {"cpu": 1, "vnc": "none", "boot_network": False, "labels": {}, **machine(), **declared}
+    where = qemu.paths(item, layout)
+    os.makedirs(where.folder)
+    for path, text in ((where.start, qemu.start_script(item, layout, "tcg")), (where.stop, qemu.stop_script(item, layout))):
+        Path(path).write_text(text, encoding="utf-8")
+        os.chmod(path, 0o755)
+    for path in (where.folder, disk):
+        os.chown(path, 65534, 65534)
+    os.chmod(root.parent, 0o755)
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
+    subprocess.run([*nobody, where.start], check=True)
+    assert Path(f"/proc/{locked_by(where.pid)}").stat().st_uid == 65534
+    done = subprocess.run([*nobody, where.stop, "0.5"], check=True, capture_output=True, text=True)
+    assert "did not power off within 0.5 s: SIGTERM" in done.stderr
+    assert not locked_by(where.pid)
+
+
+def test_kvm_is_tried_not_believed() -> None:
+    """Whatever this machine has, the answer comes in time; where /dev/kvm is there and guests hang, it is no."""
+    kvm._answers.clear()
+    before, kvm.LIMIT = kvm.LIMIT, 5.0
+    try:
+        works, why = kvm.kvm_works()
+    finally:
+        kvm.LIMIT = before
+        kvm._answers.clear()
+    assert works == (why == "")
