@@ -96,7 +96,7 @@ def _login(reader: Reader, defaults: dict[str, Any]) -> dict[str, Any]:
 
 def _image(name: str, spec: object, problems: list[str]) -> Image | None:
     reader = Reader(f"cloud_images.{name}", spec, IMAGE_KEYS, problems)
-    if reader.has("url") == reader.has("path"):
+    if reader.is_mapping and reader.has("url") == reader.has("path"):
         reader.problems.append(f"{reader.place}: give just one of url (http, https, file) and path (a file on the node).")
     url = reader.text("url", _URL, "a URL that begins with https://, http:// or file:///")
     if url and not _url_is_whole(url):

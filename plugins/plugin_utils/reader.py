@@ -69,6 +69,7 @@ class Reader:
         self.place = place
         self.problems = problems
         self.spec: dict[Any, Any] = {}
+        self.is_mapping = spec is None or isinstance(spec, dict)
         if isinstance(spec, dict):
             self.spec = {key: value for key, value in spec.items() if value is not None}
         elif spec is not None:
@@ -86,8 +87,8 @@ class Reader:
         return key in self.spec
 
     def require(self, *keys: str) -> None:
-        """Note each key that is not there."""
-        for key in keys:
+        """Note each key that is not there, unless there is no mapping that could have it."""
+        for key in keys if self.is_mapping else ():
             if key not in self.spec:
                 self.problems.append(f"{self.place}: {key} is missing.")
 

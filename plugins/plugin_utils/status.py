@@ -1,0 +1,202 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What there is of a cloud, from what was declared and what the nodes say: for people, as tables, and as data."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip, ssh
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import table, width_of
+
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What is known of one node.
+
+    :ivar target: How to log in; None where SSH is not the way.
+    :ivar info: What node_info returned; None where it was not run or not reached.
+    :ivar instances: What instance_info returned; None likewise.
+    """
+
+    name: str
+    address: str | None = None
+    target: ssh.Target | None = None
+    info: Mapping[str, Any] | None = None
+    instances: list[Any] | None = None
+
+    @property
+    def missing(self) -> bool:
+        """Whether nothing is known of it in this run."""
+        return self.info is None and self.instances is None
+
+
+@dataclass
+class Status:
+    """The whole: an entry for each node, network and instance, in the order in which it is shown."""
+
+    nodes: list[Item] = field(default_factory=list)
+    networks: list[Item] = field(default_factory=list)
+    instances: list[Item] = field(default_factory=list)
+
+    def text(self, width: int) -> list[str]:
+        """Give the lines to show, with tables of at most ``width`` columns. Commands are never cut: those are to be copied."""
+        lines = table("NODES", ("node", "address", "instances", "memory MiB", "disk free", "state"), [_node_row(node) for node in self.nodes], width)
+        heads: tuple[str, ...] = ("network", "vni", "cidr", "gateway", "gateway node", "nat", "nodes")
+        lines += ["", *table("NETWORKS", heads, [[network[head.replace(" ", "_")] for head in heads] for network in self.networks], width)]
+        heads = ("instance", "power", "node", "addresses", "cpu", "memory")
+        rows = [[entry["name"], *(entry[head] for head in heads[1:])] for entry in self.instances]
+        if any(entry["note"] for entry in self.instances):
+            heads, rows = (*heads, "note"), [[*row, entry["note"]] for row, entry in zip(rows, self.instances)]
+        lines += ["", *table("INSTANCES", heads, rows, width)]
+        ways = [entry for entry in self.instances if entry["login"]]
+        if ways:
+            column = max(width_of(entry["name"]) for entry in ways)
+            lines += ["", "LOG IN", *(f"{entry['name']:{column}}  {entry['login']}" for entry in ways)]
+        console = next((entry for entry in self.instances if entry["console"]), None)
+        if console:
+            lines += ["", f"CONSOLE of {console['name']}, as an example", console["console"]]
+        missing = [node["name"] for node in self.nodes if node["state"] == "missing"]
+        if missing:
+            lines += ["", f"Nothing is known of {', '.join(missing)}: not reached, or not in this run."]
+        return lines
+
+
+def _node_row(node: Item) -> list[Any]:
+    memory = f"{node['memory_used']} of {node['memory']}" if node["memory"] is not None else None
+    return [node["name"], node["address"], node["instances"], memory, None if node["disk_free"] is None else f"{node['disk_free'] // 1024} GiB", node["state"]]
+
+
+def make_status(cloud: Cloud, nodes: list[NodeState]) -> Status:
+    """Put together what is known.
+
+    :param cloud: The declaration, as far as it is valid.
+    :param nodes: In the inventory's order.
+    """
+    found = [(node, entry) for node in nodes for entry in _instances_of(node)]
+    networks = _networks(cloud, nodes)
+    gateways = {network["network"]: network["gateway_node"] for network in networks}
+    by_name = {node.name: node for node in nodes}
+    status = Status([_node(node, [entry for owner, entry in found if owner is node]) for node in nodes], networks)
+    for node, entry in found:
+        status.instances.append(_instance(node, entry, cloud, gateways, by_name))
+    there = {entry["name"] for entry in status.instances}
+    missing = [node.name for node in nodes if node.missing]
+    for instance in cloud.instances.values():
+        if instance.name not in there:
+            unknown = bool(missing) and instance.node in (None, *missing)
+            status.instances.append(
+                {
+                    "name": instance.name, "id": instance.id, "node": instance.node, "power": "unknown" if unknown else "absent",
+                    "networks": [nic.network for nic in instance.nics], "addresses": [nic.address for nic in instance.nics if nic.address],
+                    "cpu": instance.cpu, "memory": instance.memory, "declared": True, "restart_required": False, "login": "", "console": "",
+                    "note": f"may live on {' or '.join(missing)}" if unknown else "declared, not made yet",
+                }
+            )  # fmt: skip
+    status.instances.sort(key=lambda entry: str(entry["name"]))
+    return status
+
+
+def _instances_of(node: NodeState) -> list[Mapping[str, Any]]:
+    """Take what instance_info says, else the less that node_info knows."""
+    if node.instances is not None:
+        return [entry for entry in node.instances if isinstance(entry, Mapping) and "name" in entry]
+    return [
+        {**entry, "name": name, "power": "running" if entry.get("running") else "stopped"}
+        for name, entry in sorted(_mapping(_mapping(node.info).get("instances")).items())
+        if isinstance(entry, Mapping)
+    ]
+
+
+def _node(node: NodeState, instances: list[Mapping[str, Any]]) -> Item:
+    info = _mapping(node.info)
+    lacking = [*(info.get("missing_packages") or []), *(["user"] if info.get("user_ready") is False else [])]
+    return {
+        "name": node.name,
+        "address": node.address,
+        "instances": None if node.missing else len(instances),
+        "memory": info.get("memory_mb"),
+        "memory_used": sum(_number(entry.get("memory")) for entry in instances if entry.get("power") != "stopped"),
+        "disk_free": info.get("disk_free_mb") if isinstance(info.get("disk_free_mb"), int) else None,
+        "state": "missing" if node.missing else f"lacks {', '.join(map(str, lacking))}" if lacking else "ready",
+        "login": shlex.join(node.target.argv()) if node.target else "",
+    }
+
+
+def _networks(cloud: Cloud, nodes: list[NodeState]) -> list[Item]:
+    """Say where each network is: by the nodes' bridges, and where the declaration wants its gateway as long as no node has it."""
+    networks: dict[str, Item] = {
+        name: {
+            "network": name, "vni": network.vni, "cidr": str(network.cidr), "gateway": None if network.gateway is None else str(network.gateway),
+            "gateway_node": network.gateway_node, "nat": network.nat, "nodes": [], "declared": True,
+        }
+        for name, network in cloud.networks.items()
+    }  # fmt: skip
+    for node in nodes:
+        for name, found in sorted(_mapping(_mapping(node.info).get("networks")).items()):
+            facts = _mapping(found)
+            if not facts.get("bridge"):
+                continue
+            network = networks.setdefault(
+                name, {"network": name, "vni": None, "cidr": None, "gateway": None, "gateway_node": None, "nat": None, "nodes": [], "declared": False}
+            )
+            network["nodes"].append(node.name)
+            interface = next((cidr for cidr in map(ip.parse_cidr, facts.get("addresses") or []) if cidr is not None), None)
+            if interface is not None:
+                network.update(gateway=str(interface.ip), gateway_node=node.name)
+                network["cidr"] = network["cidr"] or str(interface.cidr)
+            tunnel = next((_mapping(entry) for entry in _mapping(facts.get("tunnels")).values()), {})
+            network["vni"] = tunnel.get("vni") if network["vni"] is None else network["vni"]
+    return [networks[name] for name in sorted(networks)]
+
+
+def _instance(node: NodeState, entry: Mapping[str, Any], cloud: Cloud, gateways: Mapping[str, Any], nodes: Mapping[str, NodeState]) -> Item:
+    labels = _mapping(entry.get("labels"))
+    networks = [str(network) for network in labels.get("networks") or []]
+    addresses = [str(address) for address in entry.get("addresses") or labels.get("addresses") or []]
+    name = str(entry["name"])
+    log = entry.get("console_log")
+    notes = [
+        *([] if name in cloud.instances else ["not declared"]),
+        *([f"restart pending: {entry.get('restart_reason')}"] if entry.get("restart_required") else []),
+        *(["its unit has failed"] if entry.get("unit") == "failed" else []),
+    ]
+    return {
+        "name": name,
+        "id": entry.get("id"),
+        "node": node.name,
+        "power": entry.get("power"),
+        "networks": networks,
+        "addresses": addresses,
+        "cpu": entry.get("cpu"),
+        "memory": entry.get("memory"),
+        "declared": name in cloud.instances,
+        "restart_required": bool(entry.get("restart_required")),
+        "login": _login(str(labels.get("user") or "ubuntu"), networks, addresses, gateways, nodes) if entry.get("power") == "running" else "",
+        "console": ssh.on_node(node.target, ["tail", "-n", "50", "-F", str(log)]) if log and node.target else "",
+        "note": "; ".join(notes),
+    }
+
+
+def _login(user: str, networks: list[str], addresses: list[str], gateways: Mapping[str, Any], nodes: Mapping[str, NodeState]) -> str:
+    """Only the node with the gateway has an address in a network, so the way leads over it."""
+    for network, address in zip(networks, addresses):
+        gateway = nodes.get(gateways.get(network) or "")
+        if gateway is not None and gateway.target is not None and ip.parse_address(address) is not None:
+            return ssh.login(gateway.target, user, address)
+    return ""
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,122 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tables, the commands to log in, and what is put together from declaration and nodes."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.ikcloud.compute.plugins.plugin_utils import ssh
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import parse
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import table, width_of
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.status import NodeState, Status, make_status
+from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils import samples
+from hypothesis import given
+from hypothesis import strategies as st
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "plan_status.txt"
+
+
+def reached(name: str, number: int, **variables: Any) -> NodeState:
+    """A node that has carried out the talk's plan, as node_info and instance_info tell it."""
+    plan = make_plan(samples.talk(), samples.two_nodes())
+    lists = plan["nodes"][name]
+    bridges = {item["network"]: item for item in lists["bridges"]}
+    info = {
+        "memory_mb": 16000,
+        "disk_free_mb": 40960,
+        "networks": {network: {"bridge": item["name"], "addresses": item["addresses"], "tunnels": {}} for network, item in bridges.items()},
+    }
+    instances = [
+        {
+            "name": item["name"], "id": item["id"], "labels": item["labels"], "addresses": item["labels"]["addresses"], "power": "running", "cpu": item["cpu"],
+            "memory": item["memory"], "console_log": f"/var/lib/compute-service/run/instances/compute-{item['id']}/console.log",
+        }
+        for item in lists["instances"]
+    ]  # fmt: skip
+    address = f"10.10.20.10{number}"
+    return NodeState(name, address, ssh.target(name, {"ansible_host": address, "ansible_user": "root", **variables}), info, instances)
+
+
+def status(*nodes: NodeState, **changes: Any) -> Status:
+    cloud, problems = parse(samples.talk(**changes), [node.name for node in nodes])
+    assert not problems
+    return make_status(cloud, list(nodes))
+
+
+def test_text_is_golden() -> None:
+    second = reached("ik-node-02", 2)
+    assert second.instances
+    second.instances[0].update(restart_required=True, restart_reason="memory is 1024, declared 2048", power="running")
+    second.instances.append({"name": "old", "power": "stopped", "unit": "failed", "cpu": 1, "memory": 512})
+    whole = status(reached("ik-node-01", 1), second, NodeState("ik-node-03"), **{"instances.web-3": {"image": "bionic", "network": "blue"}})
+    text = "\n".join([*whole.text(120), "", *status(reached("ik-node-01", 1), reached("ik-node-02", 2)).text(50), ""])
+    if os.environ.get("UPDATE_GOLDEN"):
+        GOLDEN.write_text(text, encoding="utf-8")
+    assert text == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_what_is_declared_and_not_there_is_shown() -> None:
+    absent = status(reached("ik-node-01", 1), reached("ik-node-02", 2), **{"instances.web-3": {"image": "bionic", "network": "blue"}}).instances[2]
+    assert (absent["name"], absent["power"], absent["note"], absent["login"]) == ("web-3", "absent", "declared, not made yet", "")
+
+
+def test_the_node_that_has_the_gateways_address_is_the_way_in() -> None:
+    found = status(reached("ik-node-01", 1), reached("ik-node-02", 2), **{"networks.blue.gateway_node": "ik-node-02"})
+    assert found.networks[0]["gateway_node"] == "ik-node-01"
+    assert [entry["login"] for entry in found.instances] == ["ssh -J root@10.10.20.101 ubuntu@192.168.88.2", "ssh -J root@10.10.20.101 ubuntu@192.168.88.102"]
+
+
+def test_node_info_alone_is_enough_for_a_table() -> None:
+    info = {"instances": {"web-1": {"labels": {"networks": ["blue"], "addresses": ["192.168.88.2"]}, "running": True, "memory": 4096}}}
+    node = NodeState("ik-node-02", "10.10.20.102", ssh.target("ik-node-02", {}), info)
+    entry = next(entry for entry in status(reached("ik-node-01", 1), node).instances if entry["node"] == "ik-node-02")
+    assert entry["power"] == "running" and entry["login"].endswith("ubuntu@192.168.88.2")
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({}, ["ssh", "-J", "node", "ubuntu@192.0.2.9"]),
+        ({"ansible_user": "root", "ansible_port": 22101, "ansible_host": "127.0.0.1"}, ["ssh", "-J", "root@127.0.0.1:22101", "ubuntu@192.0.2.9"]),
+        ({"ansible_host": "fd00::1", "ansible_port": "2222"}, ["ssh", "-J", "[fd00::1]:2222", "ubuntu@192.0.2.9"]),
+        ({"ansible_connection": "local"}, ["ssh", "ubuntu@192.0.2.9"]),
+        (
+            {
+                "ansible_user": "root",
+                "ansible_port": 22101,
+                "ansible_ssh_private_key_file": "/a b/50%",
+                "ansible_ssh_common_args": "-o StrictHostKeyChecking=no",
+            },
+            ["ssh", "-o", "ProxyCommand=ssh -i '/a b/50%%' -o StrictHostKeyChecking=no -p 22101 -W %h:%p root@node", "ubuntu@192.0.2.9"],
+        ),
+    ],
+)
+def test_login(variables: dict[str, Any], words: list[str]) -> None:
+    target = ssh.target("node", variables)
+    assert target is not None
+    assert shlex.split(ssh.login(target, "ubuntu", "192.0.2.9")) == words
+
+
+def test_console_goes_through_the_node() -> None:
+    target = ssh.target("node", {"ansible_port": 2222, "ansible_user": "root"})
+    assert target and ssh.on_node(target, ["tail", "a b"]) == "ssh -t -p 2222 root@node 'tail '\"'\"'a b'\"'\"''"
+    assert ssh.on_node(ssh.Target("x", local=True), ["tail", "-F", "x"]) == "tail -F x"
+
+
+@pytest.mark.parametrize("variables", [{"ansible_connection": "docker"}, {"ansible_ssh_common_args": "-o 'x"}])
+def test_no_ssh_no_command(variables: dict[str, Any]) -> None:
+    assert ssh.target("node", variables) is None
+
+
+@given(st.lists(st.lists(st.one_of(st.text(), st.none(), st.booleans(), st.lists(st.text(max_size=3))), min_size=3, max_size=3)), st.integers(40, 120))
+def test_a_table_fits_and_has_one_line_for_each_row(rows: list[list[Any]], width: int) -> None:
+    lines = table("THINGS", ("a", "b", "c"), rows, width)
+    assert len(lines) == (2 + len(rows) if rows else 2)
+    assert all(width_of(line) <= width and "\n" not in line for line in lines)
