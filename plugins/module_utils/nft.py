@@ -87,7 +87,7 @@ table {FAMILY} {rules.table} {{
 		iifname {guests} drop
 	}}
 
-	# {"Only to the uplink and back" if rules.uplink else "Nowhere"}; never to another network. With br_netfilter the bridge's own frames pass here too.
+	# {"Only to the uplink and back" if rules.uplink else "Nothing is let out or in"}, never to another network. With br_netfilter the bridge's own frames pass here too.
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
 		iifname {guests} oifname {guests} accept comment "{mark("nat", rules.name)}"
@@ -248,7 +248,8 @@ def _matches(part: dict[str, Any], packet: Packet) -> bool:
         return False
     right = match.get("right")
     choices = right.get("set", [right]) if isinstance(right, dict) else right if isinstance(right, list) else [right]
-    return any(_is(value, choice) for choice in choices) == (match.get("op") != "!=")
+    negated = bool(match.get("op") == "!=")
+    return any(_is(value, choice) for choice in choices) != negated
 
 
 def _is(value: str, choice: Any) -> bool:

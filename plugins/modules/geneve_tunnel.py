@@ -16,6 +16,7 @@ description:
     The tunnel ports of a bridge are isolated from each other before they go up, since a full mesh on plain bridges is a loop.
   - What the kernel can't change in place (VNI, port, remote, encapsulation) is changed by deleting the link and making it anew,
     which interrupts that network between the two nodes for a moment. RV(results[].reasons) says so.
+  - A tunnel of ours that is not listed, and is in the way since it has the same VNI, port and remote, is replaced.
   - A file in C(run/networks) below O(root) holds the lines that make the link; C(compute-networks.service) replays it after a reboot.
 extends_documentation_fragment:
   - ikcloud.compute.batch
@@ -148,7 +149,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.boot import STAGE_
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.links import Link, LinkKind, Repair, required_problems
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER, link_problem, name_problem
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER, is_marked, link_problem, name_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Ip, Run
 from ansible_collections.ikcloud.compute.plugins.module_utils.tunnels import (
     ANY_MAC,
@@ -261,13 +262,21 @@ class Tunnel(LinkKind):
     def change(self, item: Item, have: Found | None) -> Change:
         change = super().change(item, have)
         wanted = set(keys_of_item(item))
-        if any(isinstance(step, Ip) and step.line.startswith("link add ") for step in change.steps):
-            for link in self.links.values():
-                if link.kind in self.kinds and not link.alias.startswith(f"{OWNER}/") and key_of_link(link) in wanted:
-                    raise ComputeError(
-                        f"tunnel {item['name']}: {key_of_link(link)} belongs to the link {link.name}, which ikcloud.compute did not make.",
-                        "Remove that link or declare another vni.",
-                    )
+        if not any(isinstance(step, Ip) and step.line.startswith("link add ") for step in change.steps):
+            return change
+        listed = {other["name"] for other in self.params["tunnels"]}
+        for link in self.links.values():
+            if link.name in listed or link.kind not in self.kinds or key_of_link(link) not in wanted:
+                continue
+            if not is_marked(link.alias):
+                raise ComputeError(
+                    f"tunnel {item['name']}: {key_of_link(link)} belongs to the link {link.name}, which ikcloud.compute did not make.",
+                    "Remove that link or declare another vni.",
+                )
+            if not self.params["purge"]:
+                # The network was renamed: the tunnel's old name makes room for the new one, since the kernel has only one of them.
+                change.steps += self.remove(link.name, Found({}, raw=link)).steps
+                change.reasons.append(f"{key_of_link(link)} was {link.name} so far, which is not declared")
         return change
 
     def props(self, link: Link) -> Item:

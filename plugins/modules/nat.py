@@ -267,8 +267,8 @@ class Nat(Kind):
                 entry.raw.append(table.name)
                 entry.props = {"id": table.name.partition("_")[2], **describe(table)}
         for item in items:
-            table = self.tables.get(f"ikcloud_{item['id']}")
-            if table and not table.network:
+            namesake = self.tables.get(f"ikcloud_{item['id']}")
+            if namesake and not namesake.network:
                 found[item["name"]] = Found({"id": item["id"]}, owned=False)
         return found
 
@@ -343,8 +343,8 @@ class Nat(Kind):
         """Say which chains of others drop what these networks send and get."""
         drops: dict[tuple[str, str, str], list[Rules]] = {}
         for rules in known:
-            for chain in foreign_drops(ruleset, rules) if rules.uplink else []:
-                drops.setdefault(chain, []).append(rules)
+            for base in foreign_drops(ruleset, rules) if rules.uplink else []:
+                drops.setdefault(base, []).append(rules)
         for (family, table, chain), networks in drops.items():
             names = ", ".join(rules.name for rules in networks)
             advice = drop_advice(family, table, chain, networks[0], ruleset)

@@ -63,6 +63,15 @@ def listen(port: int) -> None:
                 stream.sendall(sender[0].encode())
 
 
+def segment(port: int) -> int:
+    """Give the segment size in bytes that the first TCP client's handshake allows us."""
+    with socket.create_server(("0.0.0.0", port)) as server:
+        print("ready", flush=True)
+        stream, _sender = server.accept()
+        with stream:
+            return stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+
+
 def receive(port: int, timeout: float) -> str:
     """Wait for one UDP packet and give its sender; "" when none comes."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stream:
@@ -89,6 +98,8 @@ if __name__ == "__main__":
         print(connect(words[0], int(words[1])))
     if verb == "listen":
         listen(int(words[0]))
+    if verb == "segment":
+        print(segment(int(words[0])))
     if verb == "receive":
         print(receive(int(words[0]), float(words[1])))
     if verb == "send":

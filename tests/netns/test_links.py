@@ -141,6 +141,15 @@ def test_two_tunnels_trade_their_vni(node: Node) -> None:
     node.converge("geneve_tunnel", tunnels=[{**one, "vni": 89}, {**other, "vni": 88}])
 
 
+def test_a_tunnel_of_a_renamed_network(node: Node) -> None:
+    """The kernel has one tunnel for the key: the old name makes room without purge, too."""
+    node.good("bridge", bridges=BRIDGES)
+    node.good("geneve_tunnel", tunnels=[VXLAN])
+    for purge, name in ((False, "gnv-00000002"), (True, "gnv-00000003")):
+        node.converge("geneve_tunnel", tunnels=[{**VXLAN, "name": name}], purge=purge)
+        assert [path.name for path in node.file("").glob("20-*")] == [f"20-{name}.ip"]
+
+
 def test_vni_of_a_foreign_tunnel(node: Node) -> None:
     node.good("bridge", bridges=BRIDGES)
     node.ip("link add dev vx9 type vxlan id 88 remote 10.10.20.102 dstport 4789")
