@@ -66,7 +66,7 @@ RECIPES = {
             name="node",
             root="node",
             size=10240,
-            cmdline="console=tty0 console=ttyS0 mitigations=off nokaslr quiet systemd.show_status=0",
+            cmdline="console=tty0 console=ttyS0 mitigations=off quiet systemd.show_status=0",
             files={
                 "usr/lib/lab/seed-reader": "seed-reader",
                 "usr/lib/lab/seed-apply": "seed-apply",
@@ -98,7 +98,7 @@ RECIPES = {
             name="small",
             root="node",
             size=128,
-            cmdline="console=tty0 console=ttyS0 mitigations=off nokaslr quiet",
+            cmdline="console=tty0 console=ttyS0 mitigations=off quiet",
             picked=True,
         ),
     )
