@@ -47,7 +47,7 @@ artifact: venv ## Build the collection, install it into an empty folder, and use
 	tests/tools/artifact
 
 molecule: venv ## Run the cloud on the two nodes and look at all of it
-	molecule test --scenario-name default
+	tests/tools/molecule
 
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible

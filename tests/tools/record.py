@@ -9,14 +9,6 @@ Enable it with ``ANSIBLE_CALLBACK_PLUGINS=tests/tools ANSIBLE_CALLBACKS_ENABLED=
 
 from __future__ import annotations
 
-DOCUMENTATION = """
-name: record
-type: notification
-short_description: Write down every task's result as JSON
-description:
-  - For the tests of this collection.
-"""
-
 import json
 import os
 import time
@@ -25,6 +17,14 @@ from typing import Any
 
 from ansible import context
 from ansible.plugins.callback import CallbackBase
+
+DOCUMENTATION = """
+name: record
+type: notification
+short_description: Write down every task's result as JSON
+description:
+  - For the tests of this collection.
+"""
 
 # Tasks that run on the controller, whatever host they are listed for.
 CONTROLLER_ONLY = {

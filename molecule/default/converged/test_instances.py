@@ -1,0 +1,72 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The instances: who can log in, what cloud-init made, what QEMU runs as."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import cloud
+import pytest
+
+Hosts = Callable[[str], Any]
+DISKS = {"web-1": 3 << 30, "web-2": 3 << 30, "box-1": 256 << 20, "box-2": 256 << 20}
+
+
+def test_two_instances_per_network_one_on_each_node(plan: dict[str, Any]) -> None:
+    assert {name: len(network["instances"]) for name, network in plan["networks"].items()} == {"blue": 2, "green": 2}
+    assert {(entry["networks"][0], entry["node"]) for entry in plan["instances"].values()} == {(net, node) for net in ("blue", "green") for node in cloud.NODES}
+
+
+@pytest.mark.parametrize("name", DISKS)
+def test_login_and_name(host: Hosts, name: str) -> None:
+    assert host(name).check_output("hostname") == name
+
+
+@pytest.mark.parametrize("name", ["web-1", "web-2"])
+def test_cloud_init_is_done_without_errors(host: Hosts, name: str) -> None:
+    # 2 is "done, with recoverable errors" (cloud-init's own documentation); nothing but 0 will do.
+    done = host(name).run("cloud-init status --wait --format json")
+    assert done.rc == 0, done.stdout + done.stderr
+    status = json.loads(done.stdout[done.stdout.index("{") :])
+    assert (status["status"], status["errors"]) == ("done", [])
+
+
+@pytest.mark.parametrize("name", DISKS)
+def test_disk_has_the_declared_size(host: Hosts, name: str) -> None:
+    assert int(host(name).check_output("cat /sys/block/vda/size")) * 512 == DISKS[name]
+
+
+@pytest.mark.parametrize("name", ["web-1", "web-2"])
+def test_root_file_system_fills_the_disk(host: Hosts, name: str) -> None:
+    total = int(host(name).check_output("df -B1 --output=size / | tail -n 1"))
+    assert total > 0.85 * DISKS[name]
+
+
+@pytest.mark.parametrize("name", ["web-1", "web-2"])
+def test_no_password_lets_anybody_in(host: Hosts, name: str) -> None:
+    shadow = dict(line.split(":")[:2] for line in host(name).check_output("sudo cat /etc/shadow").splitlines())
+    assert shadow["ubuntu"].startswith(("!", "*"))
+
+
+@pytest.mark.parametrize("name", cloud.NODES)
+def test_qemu_runs_unprivileged_and_confined(host: Hosts, plan: dict[str, Any], name: str) -> None:
+    processes = [line.split(None, 1) for line in host(name).check_output("ps -C qemu-system-x86_64 -o user:32=,args=").splitlines()]
+    ours = [args for user, args in processes if user == "compute-service"]
+    assert len(ours) == len([entry for entry in plan["instances"].values() if entry["node"] == name])
+    for args in ours:
+        assert "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" in args
+        assert "0.0.0.0" not in args
+    listening = host(name).check_output("ss -Hltn")
+    assert ":59" not in listening
+
+
+def test_status_shows_all(plan: dict[str, Any]) -> None:
+    done = cloud.playbook("ikcloud.compute.status")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name, entry in plan["instances"].items():
+        assert name in done.stdout
+        assert entry["addresses"][0] in done.stdout

@@ -1,0 +1,60 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs as they were recorded: check mode told the truth, the second run changed nothing, and a run that changes nothing is quick."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import cloud
+import pytest
+
+# DESIGN.md measures tasks on a node, not what Ansible does on the controller.
+MOST_TASKS = 12
+MOST_PINGS = 15
+
+
+def test_check_mode_listed_what_the_first_run_did() -> None:
+    predicted = cloud.commands(cloud.records("site", check=True)[0])
+    done = cloud.commands(cloud.records("site")[0])
+    assert predicted.keys() == done.keys() == set(cloud.NODES)
+    for node in cloud.NODES:
+        assert sum(map(len, done[node].values())) > 20
+        assert predicted[node] == done[node]
+
+
+def test_second_run_changed_nothing() -> None:
+    second = cloud.records("site")[1]
+    assert {name: stats["changed"] + stats["failures"] for name, stats in second["hosts"].items()} == dict.fromkeys(cloud.NODES, 0)
+    assert [commands for tasks in cloud.commands(second).values() for commands in tasks.values() if commands] == []
+
+
+def test_check_mode_of_a_finished_cloud_lists_nothing() -> None:
+    record = cloud.last("ikcloud.compute.site", "--check", "--diff")
+    assert [task["task"] for task in record["tasks"] if task["changed"]] == []
+
+
+@pytest.fixture(scope="module")
+def quiet(host: Any) -> None:
+    """Wait until all guests have booted: what is measured beside them is not Ansible."""
+    for name in cloud.plan()["instances"]:
+        host(name)
+
+
+def test_tasks_on_a_node() -> None:
+    second = cloud.records("site")[1]
+    for node in cloud.NODES:
+        tasks = [task["task"] for task in second["tasks"] if task["host"] == node and task["node"]]
+        assert 0 < len(tasks) <= MOST_TASKS, tasks
+
+
+def test_time_of_a_run_that_changes_nothing(quiet: None) -> None:
+    ping = str(cloud.PROJECT / "tests" / "tools" / "ping.yml")
+    rounds = [(cloud.last(ping)["seconds"], cloud.last("ikcloud.compute.site")["seconds"]) for _round in range(2)]
+    pings, sites = (min(column) for column in zip(*rounds))
+    figure = {"ping_seconds": pings, "site_seconds": sites, "ratio": round(sites / pings, 1)}
+    (cloud.record_folder() / "performance.json").write_text(json.dumps(figure))
+    print(figure)
+    assert sites <= MOST_PINGS * pings, figure

@@ -1,0 +1,76 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Teardown: nothing of ours is left, everything foreign is as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import cloud
+import pytest
+
+Hosts = Callable[[str], Any]
+ROOT = "/var/lib/compute-service"
+
+
+def foreign(node: Any) -> dict[str, str]:
+    """Read what others have on a node."""
+    return {
+        "bridge": node.check_output("ip -d link show dev br-foreign; ip -4 addr show dev br-foreign"),
+        "table": node.check_output("nft list table inet foreign"),
+        "process": node.check_output('cat /run/foreign.pid; ps -o lstart=,args= -p "$(cat /run/foreign.pid)"'),
+        "file": node.check_output("cat /var/lib/foreign/file"),
+    }
+
+
+@pytest.fixture(scope="module")
+def before(host: Hosts) -> dict[str, dict[str, str]]:
+    """Make the foreign things again, where a reboot took them, and read them."""
+    done = cloud.playbook(str(cloud.PROJECT / "molecule" / "default" / "foreign.yml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {name: foreign(host(name)) for name in cloud.NODES}
+
+
+def test_teardown_in_check_mode_removes_nothing(host: Hosts, before: dict[str, Any]) -> None:
+    predicted = cloud.commands(cloud.last("ikcloud.compute.teardown", "--check", "-e", "teardown_keep_images=true"))
+    assert all(sum(map(len, tasks.values())) > 10 for tasks in predicted.values())
+    assert "br-gnv-" in host("ik-node-01").check_output("ip link show")
+
+
+def test_teardown_keeps_images_when_asked(host: Hosts, before: dict[str, Any]) -> None:
+    predicted = cloud.commands(cloud.records("teardown", check=True)[-1])
+    done = cloud.commands(cloud.last("ikcloud.compute.teardown", "-e", "teardown_keep_images=true"))
+    assert predicted == done
+    for name in cloud.NODES:
+        files = host(name).check_output("find %s -type f -printf '%%P\\n'", ROOT).splitlines()
+        assert sorted(files) == ["lib/images/debian.img", "lib/images/small.img"]
+
+
+def test_teardown_removes_all(host: Hosts, before: dict[str, Any]) -> None:
+    cloud.last("ikcloud.compute.teardown")
+    record = cloud.last("ikcloud.compute.teardown")
+    assert sum(stats["changed"] for stats in record["hosts"].values()) == 0
+
+
+@pytest.mark.parametrize("name", cloud.NODES)
+def test_nothing_of_ours_is_left(host: Hosts, before: dict[str, Any], name: str) -> None:
+    node = host(name)
+    links = json.loads(node.check_output("ip -j link show"))
+    assert [link["ifname"] for link in links if link.get("ifalias", "").startswith("ikcloud.compute")] == []
+    assert [link["ifname"] for link in links if link["ifname"].startswith(("gnv-", "br-gnv-", "vnet-"))] == []
+    assert "ikcloud" not in node.check_output("nft list ruleset")
+    assert node.run("pgrep -u compute-service").rc != 0
+    assert not node.user("compute-service").exists
+    assert not node.group("compute-service").exists
+    assert not node.file(ROOT).exists
+    assert node.run("grep -rl -e ikcloud -e compute-service /etc /run/systemd").stdout == ""
+    assert node.check_output("systemctl list-units --all --plain --no-legend 'compute-*'") == ""
+    assert node.check_output("systemctl list-unit-files --no-legend 'compute-*'") == ""
+
+
+@pytest.mark.parametrize("name", cloud.NODES)
+def test_foreign_is_as_it_was(host: Hosts, before: dict[str, Any], name: str) -> None:
+    assert foreign(host(name)) == before[name]
