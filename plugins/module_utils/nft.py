@@ -58,44 +58,45 @@ def text_of(rules: Rules, file: str) -> str:
 
     Links are named by their names, so they may come and go. Where another table accepts, these drops hold all the same.
     """
-    guests, ports = f'"{rules.bridge}"', ", ".join(str(port) for port in sorted(PORTS.values()))
-    out = back = clamp = nat = ""
+    guests, uplink = f'"{rules.bridge}"', f'"{rules.uplink}"'
+    marked = f'comment "{mark("nat", rules.name)}"'
+    forward = [f"iifname {guests} oifname {guests} accept {marked}"]
     if rules.uplink:
-        uplink = f'"{rules.uplink}"'
-        clamp = "".join(
-            f"\t\tiifname {source} oifname {target} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu\n"
-            for source, target in ((guests, uplink), (uplink, guests))
-        )
-        # A guest's own tunnel packet would leave with the node's address, which the other nodes' tunnels trust.
-        out = f"\t\tiifname {guests} udp dport {{ {ports} }} drop\n\t\tiifname {guests} oifname {uplink} ip saddr {rules.cidr} accept\n"
-        back = f"\t\tiifname {uplink} oifname {guests} ct state established,related accept\n"
-        nat = f"""
-	chain postrouting {{
-		type nat hook postrouting priority srcnat; policy accept;
-		oifname {uplink} ip saddr {rules.cidr} masquerade
-	}}
-"""
-    return f"""# {OWNER}: {"NAT" if rules.uplink else "isolation"} of the network {rules.name}; by hand: nft -f {file}
-add table {FAMILY} {rules.table}
-delete table {FAMILY} {rules.table}
-table {FAMILY} {rules.table} {{
-	# Guests reach nothing of the node itself: they may ping their gateway, and answer.
-	chain input {{
-		type filter hook input priority filter; policy accept;
-		iifname {guests} ct state established,related accept
-		iifname {guests} ip daddr {rules.cidr} icmp type echo-request accept
-		iifname {guests} drop
-	}}
+        segment = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+        ports = ", ".join(str(port) for port in sorted(PORTS.values()))
+        forward += [
+            f"iifname {guests} oifname {uplink} {segment}",
+            f"iifname {uplink} oifname {guests} {segment}",
+            # A guest's own tunnel packet would leave with the node's address, which the other nodes' tunnels trust.
+            f"iifname {guests} udp dport {{ {ports} }} drop",
+            f"iifname {guests} oifname {uplink} ip saddr {rules.cidr} accept",
+            f"iifname {uplink} oifname {guests} ct state established,related accept",
+        ]
+    forward += [f"iifname {guests} drop", f"oifname {guests} drop {marked}"]
+    incoming = [
+        f"iifname {guests} ct state established,related accept",
+        f"iifname {guests} ip daddr {rules.cidr} icmp type echo-request accept",
+        f"iifname {guests} drop",
+    ]
+    lines = [
+        f"# {OWNER}: {'NAT' if rules.uplink else 'isolation'} of the network {rules.name}; by hand: nft -f {file}",
+        f"add table {FAMILY} {rules.table}",
+        f"delete table {FAMILY} {rules.table}",
+        f"table {FAMILY} {rules.table} {{",
+        "    # Guests reach nothing of the node itself: they may ping their gateway, and answer.",
+        *_chain("input", "filter hook input priority filter", incoming),
+        "",
+        f"    # {'Only to the uplink and back' if rules.uplink else 'Nothing is let out or in'}, never to another network.",
+        "    # With br_netfilter the bridge's own frames pass here too.",
+        *_chain("forward", "filter hook forward priority filter", forward),
+    ]
+    if rules.uplink:
+        lines += ["", *_chain("postrouting", "nat hook postrouting priority srcnat", [f"oifname {uplink} ip saddr {rules.cidr} masquerade"])]
+    return "".join(f"{line}\n" for line in [*lines, "}"])
 
-	# {"Only to the uplink and back" if rules.uplink else "Nothing is let out or in"}, never to another network. With br_netfilter the bridge's own frames pass here too.
-	chain forward {{
-		type filter hook forward priority filter; policy accept;
-		iifname {guests} oifname {guests} accept comment "{mark("nat", rules.name)}"
-{clamp}{out}{back}\t\tiifname {guests} drop
-		oifname {guests} drop comment "{mark("nat", rules.name)}"
-	}}
-{nat}}}
-"""
+
+def _chain(name: str, hook: str, rules: list[str]) -> list[str]:
+    return [f"    chain {name} {{", *(f"        {line}" for line in (f"type {hook}; policy accept;", *rules)), "    }"]
 
 
 def read_tables(ruleset: list[Any]) -> dict[str, Table]:
