@@ -70,13 +70,15 @@ class Node:
         """Run a module as a script, as Ansible would."""
         arguments = {"root": self.root, **options, "_ansible_check_mode": check, "_ansible_diff": True}
         done = subprocess.run(
-            self.argv(sys.executable, "-m", f"{MODULES}.{name}", json.dumps({"ANSIBLE_MODULE_ARGS": arguments})),
+            self.argv(sys.executable, "-m", f"{MODULES}.{name}"),
+            input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
             capture_output=True,
             text=True,
             check=False,
         )
+        assert done.stdout, done.stderr
         result = json.loads(done.stdout)
-        assert isinstance(result, dict), done.stderr
+        assert isinstance(result, dict)
         return result
 
     def good(self, name: str, check: bool = False, **options: Any) -> dict[str, Any]:
