@@ -174,13 +174,24 @@ def _key_problem(where: str, key: str) -> str | None:
     if parts[0] not in _KEY_TYPES:
         return f"{where}: the key's type is none of {', '.join(_KEY_TYPES)}; give the line of the .pub file as it is."
     try:
-        blob = base64.b64decode(parts[1], validate=True)
-    except binascii.Error:
-        blob = b""
-    # RFC 4253 section 6.6: the blob begins with the type's length and the type.
-    if blob[4 : 4 + len(parts[0])] != parts[0].encode() or len(blob) < len(parts[0]) + 8:
+        fields = _fields(base64.b64decode(parts[1], validate=True))
+    except (binascii.Error, ValueError):
+        fields = []
+    if len(fields) < 2 or fields[0] != parts[0].encode():
         return f"{where}: the {parts[0]} key is broken or cut off; give the line of the .pub file as it is."
     return None
+
+
+def _fields(blob: bytes) -> list[bytes]:
+    """Split a key into its fields, each with its length before it (RFC 4253 section 6.6, RFC 4251 section 5)."""
+    fields = []
+    while blob:
+        length = int.from_bytes(blob[:4], "big")
+        if len(blob) < 4 + length:
+            raise ValueError("a field is cut off")
+        fields.append(blob[4 : 4 + length])
+        blob = blob[4 + length :]
+    return fields
 
 
 def _user_data_problem(where: str, data: Any) -> str | None:
@@ -223,7 +234,8 @@ def _nic_problems(where: str, nic: Item) -> list[str | None]:
         network = interface.network
         if network.version == 4 and network.prefixlen < 31 and interface.ip in (network.network_address, network.broadcast_address):
             found.append(f"{place}: {text} is the network's own or its broadcast address; a guest can't have it.")
-    found.append(_gateway_problem(f"{where}.gateway", nic.get("gateway"), interfaces))
+    if len(interfaces) == len(nic.get("addresses") or []):
+        found.append(_gateway_problem(f"{where}.gateway", nic.get("gateway"), interfaces))
     for number, text in enumerate(nic.get("nameservers") or []):
         if _address(text) is None:
             found.append(f"{where}.nameservers[{number}]: {text!r} is not an IP address.")

@@ -7,29 +7,23 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.ikcloud.compute.plugins.module_utils import download
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Kind, argument_spec, converge
-
-for _tool in ("qemu-img", "cloud-localds"):
-    if not shutil.which(_tool):
-        pytest.skip(f"{_tool} is not installed", allow_module_level=True)
-
-Converge = Callable[..., dict[str, Any]]
+from storage_helpers import IMAGE, SUMS, Converge, declare, qemu_img, sha256
+from webserver import Web
 
 
-def declare(kind: type[Kind], **params: Any) -> Kind:
-    """Give a kind its options as the module would get them from Ansible."""
-    validator = ArgumentSpecValidator(argument_spec(kind))
-    result = validator.validate(params)
-    assert not result.error_messages, result.error_messages
-    return kind(result.validated_parameters)
+@pytest.fixture(autouse=True)
+def _tools() -> None:
+    for tool in ("qemu-img", "cloud-localds"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed")
 
 
 @pytest.fixture
@@ -63,6 +57,23 @@ def base(root: Path) -> Path:
     return path
 
 
-def qemu_img(*arguments: str) -> str:
-    """Run qemu-img and give what it prints."""
-    return subprocess.run(["qemu-img", *arguments], check=True, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Make a qcow2 image with 3 MiB of noise in it."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "noise").write_bytes(os.urandom(3 << 20))
+    qemu_img("convert", "-f", "raw", "-O", "qcow2", str(folder / "noise"), str(folder / "image"))
+    return (folder / "image").read_bytes()
+
+
+@pytest.fixture
+def web(data: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download, "_PAUSE", 0)
+    sums = f"{'0' * 64} *other.img\n{sha256(data)} *bionic-server-cloudimg-amd64.img\n"
+    found = Web({IMAGE: data, SUMS: sums.encode()})
+    server = found.serve()
+    yield found
+    server.shutdown()
+    server.server_close()

@@ -17,46 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import download, marks
+from ansible_collections.ikcloud.compute.plugins.module_utils import marks
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.modules.image import ImageKind
 from ansible_collections.ikcloud.compute.plugins.modules.volume import VolumeKind
-from conftest import Converge, qemu_img
-from test_volume import by_hand
+from storage_helpers import IMAGE, SUMS, Converge, bionic, by_hand, qemu_img, sha256
 from webserver import Web
-
-IMAGE = "/bionic/current/bionic-server-cloudimg-amd64.img"
-SUMS = "/bionic/current/SHA256SUMS"
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Make a qcow2 image with 3 MiB of noise in it."""
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "noise").write_bytes(os.urandom(3 << 20))
-    qemu_img("convert", "-f", "raw", "-O", "qcow2", str(folder / "noise"), str(folder / "image"))
-    return (folder / "image").read_bytes()
-
-
-@pytest.fixture
-def web(data: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download, "_PAUSE", 0)
-    sums = f"{'0' * 64} *other.img\n{sha256(data)} *bionic-server-cloudimg-amd64.img\n"
-    found = Web({IMAGE: data, SUMS: sums.encode()})
-    server = found.serve()
-    yield found
-    server.shutdown()
-    server.server_close()
-
-
-def bionic(web: Web, **other: Any) -> dict[str, Any]:
-    return {"name": "bionic", "url": web.url + IMAGE, "checksum": f"sha256:{web.url}{SUMS}", **other}
 
 
 def files(root: Path) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import yaml
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.iso9660 import read_files
 from ansible_collections.ikcloud.compute.plugins.modules.seed import SeedKind
-from conftest import Converge
+from storage_helpers import Converge
 
 NAME = "compute-af95e879"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7u5ZQzQxGJ1lF2R1nWmXk0iW0bqkPjv0o8kqB3xY6e me@here"
@@ -209,3 +210,18 @@ def test_in_use_is_not_removed(root: Path, run: Converge, guest: None) -> None:
     assert run(SeedKind, check=True, seeds=[], purge=True)["warn"]
     assert "is in use by a running QEMU" in run(SeedKind, seeds=[], purge=True)["msg"]
     assert image_of(root).exists()
+
+
+def test_owner(root: Path, run: Converge) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    check = run(SeedKind, check=True, seeds=[SEED], owner="daemon")
+    assert check["commands"] == run(SeedKind, seeds=[SEED], owner="daemon")["commands"]
+    folder = root / f"run/instances/{NAME}"
+    assert (image_of(root).owner(), folder.owner(), (folder / "cloud_init.cfg").owner()) == ("daemon", "daemon", "root")
+    assert not run(SeedKind, seeds=[SEED], owner="daemon")["changed"]
+    os.chown(folder, 0, 0)
+    os.chown(image_of(root), 0, 0)
+    mended = run(SeedKind, seeds=[SEED], owner="daemon")
+    assert mended["results"][0]["reasons"] == [f"the folder {folder} has another mode or owner", "owner is not daemon"]
+    assert not run(SeedKind, seeds=[SEED], owner="daemon")["changed"]

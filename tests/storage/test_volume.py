@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import marks
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.modules.volume import VolumeKind
-from conftest import Converge, qemu_img
+from storage_helpers import Converge, by_hand, qemu_img
 
 NAME = "compute-af95e879"
 
@@ -76,17 +76,6 @@ def test_by_hand(root: Path, run: Converge, base: Path, tmp_path: Path) -> None:
     volumes = [{"name": NAME, "image": "small", "size": "1G"}, {"name": "whole", "image": "small", "copy": True, "size": "32M"}]
     by_hand(run(VolumeKind, check=True, volumes=volumes)["commands"], tmp_path)
     assert not run(VolumeKind, volumes=volumes)["changed"]
-
-
-def by_hand(commands: list[str], tmp_path: Path) -> None:
-    """Type commands into a shell. Where setfattr(1) is missing, Python stands in for it."""
-    shim = tmp_path / "bin"
-    shim.mkdir(exist_ok=True)
-    (shim / "setfattr").write_text("#!/usr/bin/python3\nimport os, sys\nos.setxattr(sys.argv[5], sys.argv[2], sys.argv[4].encode())\n")
-    (shim / "setfattr").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{shim}:{os.environ['PATH']}"}
-    for command in commands:
-        subprocess.run(["sh", "-c", command], check=True, env=environment, stdin=subprocess.DEVNULL)
 
 
 def test_grows_and_never_shrinks(root: Path, run: Converge, base: Path) -> None:
@@ -262,3 +251,48 @@ def test_locked_without_a_socket_asks_for_a_stop(root: Path, run: Converge, gues
     assert not result["changed"]
     assert result["results"][0]["restart_required"]
     assert "stop the instance" in result["results"][0]["restart_reason"]
+
+
+def test_owner(root: Path, run: Converge, base: Path) -> None:
+    """As root everything goes to QEMU's user; another owner is set right again."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    volumes = [{"name": NAME, "image": "small"}]
+    real = run(VolumeKind, volumes=volumes, owner="daemon")
+    assert f"install -D -m 0640 -o daemon -g daemon /dev/stdin {root}/lib/volumes/.{NAME}.img.new" == real["commands"][0]
+    assert file_of(root).owner() == "daemon" and file_of(root).group() == "daemon"
+    assert not run(VolumeKind, volumes=volumes, owner="daemon")["changed"]
+    os.chown(file_of(root), 0, 0)
+    assert run(VolumeKind, volumes=volumes, owner="daemon")["results"][0]["reasons"] == ["owner is not daemon"]
+    assert file_of(root).owner() == "daemon"
+
+
+def test_user_that_is_not_there_yet(root: Path, run: Converge) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    assert run(VolumeKind, check=True, volumes=[{"name": NAME, "size": "16M"}], owner="no-such-user")["changed"]
+    failed = run(VolumeKind, volumes=[{"name": NAME, "size": "16M"}], owner="no-such-user")
+    assert "There is no user 'no-such-user' on this node. The role ikcloud.compute.prepare makes it." in failed["msg"]
+    assert states(root) == {}
+
+
+def test_without_root(root: Path, run: Converge, base: Path) -> None:
+    """Somebody else works in a folder of their own, and gives nothing away."""
+    if os.geteuid() != 0:
+        pytest.skip("the other tests are without root already")
+    os.chmod(root.parent, 0o755)
+    for folder in (root, root / "lib"):
+        os.chown(folder, 65534, 65534)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            done = run(VolumeKind, volumes=[{"name": NAME, "image": "small"}], owner="daemon")
+            again = run(VolumeKind, volumes=[{"name": NAME, "image": "small"}], owner="daemon")
+            status = 0 if done["changed"] and "msg" not in done and not again["changed"] else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert file_of(root).stat().st_uid == 65534
