@@ -91,6 +91,7 @@ class Write(Step):
     def run(self) -> None:
         folder = os.path.dirname(self.path)
         temporary = ""
+        owner = user_ids(self.owner) if self.owner else None
         try:
             os.makedirs(folder, mode=0o755, exist_ok=True)
             handle, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)
@@ -98,8 +99,8 @@ class Write(Step):
                 stream.write(self.content)
                 stream.flush()
                 os.fchmod(stream.fileno(), self.mode)
-                if self.owner:
-                    os.fchown(stream.fileno(), *user_ids(self.owner))
+                if owner:
+                    os.fchown(stream.fileno(), *owner)
                 os.fsync(stream.fileno())
             os.replace(temporary, self.path)
         except OSError as error:
