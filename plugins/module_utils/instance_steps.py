@@ -59,18 +59,24 @@ class StartInstance(Run):
                     return
                 if state in ("io-error", "internal-error", "guest-panicked"):
                     break
-            elif self.unit and self._failed():
-                break
-            elif not self.unit:
-                state = "QEMU ended"
+            elif not self.unit or self._failed():
+                state = "it has ended"
                 break
             time.sleep(0.05)
-        words = f" It last said: {systemd.journal_tail(self.unit)}" if self.unit else ""
-        raise ComputeError(f"QEMU was started with `{self.text}` and does not run ({state}).{words}")
+        words = systemd.journal_tail(self.unit) if self.unit else ""
+        raise ComputeError(f"QEMU was started with `{self.text}` and does not run: {state}." + (f" It last said: {words}" if words else ""))
 
     def _failed(self) -> bool:
         state = systemd.states([self.unit]).get(self.unit, {})
         return state.get("ActiveState") in ("failed", "inactive") or state.get("SubState") == "auto-restart"
+
+
+@dataclass(frozen=True)
+class ForgetUnit(Run):
+    """Have systemd forget that a unit that is removed has failed, which it may do up to the last moment; it's no error if it hasn't."""
+
+    def run(self) -> None:
+        run(self.argv, timeout=60, check=False)
 
 
 @dataclass(frozen=True)

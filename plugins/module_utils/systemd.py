@@ -234,7 +234,8 @@ def states(names: list[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def journal_tail(name: str, lines: int = 8) -> str:
-    """Give the last that a unit said, on one line."""
-    done = run(["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={lines}", "--unit", name], timeout=30, check=False)
+def journal_tail(name: str, lines: int = 5) -> str:
+    """Give the last that a unit's processes said (QEMU, not systemd about it), on one line."""
+    argv = ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={lines}", f"_SYSTEMD_UNIT={name}"]
+    done = run(argv, timeout=60, check=False)
     return "; ".join(line.strip() for line in done.stdout.splitlines() if line.strip())

@@ -11,7 +11,8 @@ short_description: Read what a compute node is and has
 version_added: 0.1.0
 author: ikcloud.compute authors (@ikcloud)
 description:
-  - Reads in one call all that M(ikcloud.compute.cloud_plan) and the role P(ikcloud.compute.prepare#role) want to know of a node, whatever the number of objects on it.
+  - Reads in one call all that M(ikcloud.compute.cloud_plan) and the role P(ikcloud.compute.prepare#role) want to know of a node,
+    whatever the number of objects on it.
   - It works on a bare node and as any user. What can't be read is null or empty; it never fails for what is missing.
 options:
   root:
@@ -109,7 +110,9 @@ node:
       type: list
       elements: str
     networks:
-      description: By network, its C(bridge) with C(mtu), C(up) and C(addresses), and its C(tunnels) by name, each with C(kind), C(vni), C(remote), C(mtu) and C(up).
+      description:
+        - By network, its C(bridge) with C(mtu), C(up) and C(addresses), and its C(tunnels) by name, each with C(kind), C(vni), C(remote), C(mtu)
+          and C(up).
       type: dict
     tunnels:
       description: The names of all our tunnels.
@@ -130,7 +133,8 @@ node:
     memory_mb: 2970
     missing_packages: []
     images: {bionic: {format: qcow2, virtual_size: 2361393152, size: 389349376}}
-    instances: {web-1: {id: 4fd66e29, labels: {networks: [blue], addresses: [192.168.88.2]}, cpu: 2, memory: 4096, running: true, enabled: true, supervisor: systemd}}
+    instances:
+      web-1: {id: 4fd66e29, labels: {networks: [blue], addresses: [192.168.88.2]}, cpu: 2, memory: 4096, running: true, enabled: true, supervisor: systemd}
 """
 
 from ansible.module_utils.basic import AnsibleModule

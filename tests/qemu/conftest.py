@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import argument_spec, converge
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.modules.instance import InstanceKind
 
 for _tool in ("qemu-img", "qemu-system-x86_64"):
     if not shutil.which(_tool):

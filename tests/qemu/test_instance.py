@@ -196,10 +196,10 @@ def test_without_root(root: Path, volume: Volume) -> None:
     item = {"cpu": 1, "vnc": "none", "boot_network": False, "labels": {}, **machine(), **declared}
     where = qemu.paths(item, layout)
     os.makedirs(where.folder)
-    for path, text in ((where.start, qemu.start_script(item, layout, "tcg")), (where.stop, qemu.stop_script(item, layout))):
-        Path(path).write_text(text, encoding="utf-8")
-        os.chmod(path, 0o755)
-    for path in (where.folder, disk):
+    for script, text in ((where.start, qemu.start_script(item, layout, "tcg")), (where.stop, qemu.stop_script(item, layout))):
+        Path(script).write_text(text, encoding="utf-8")
+        os.chmod(script, 0o755)
+    for path in (where.folder, str(disk)):
         os.chown(path, 65534, 65534)
     os.chmod(root.parent, 0o755)
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]

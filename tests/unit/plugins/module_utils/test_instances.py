@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import instances, kvm, process, qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils import kvm, process, qemu, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import pending, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import item
@@ -33,7 +33,7 @@ def units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "multi-user.target.wants").mkdir(parents=True)
     monkeypatch.setattr(systemd, "UNIT_FOLDER", str(folder))
     monkeypatch.setattr(systemd, "is_running", lambda: False)
-    monkeypatch.setattr(instances.Layout, "__post_init__", lambda self: None)  # pytest's folders are longer than sockets allow
+    monkeypatch.setattr(Layout, "__post_init__", lambda self: None)  # pytest's folders are longer than sockets allow
     return folder
 
 
@@ -161,14 +161,14 @@ def test_hidden_paths(root: str, path: str, hidden: bool) -> None:
 def test_kvm_probe(monkeypatch: pytest.MonkeyPatch, status: int, works: bool) -> None:
     monkeypatch.setattr(kvm, "_answers", {})
     monkeypatch.setattr(kvm, "find_tool", lambda tool: "/usr/bin/qemu-system-x86_64")
-    monkeypatch.setattr(kvm.os.path, "exists", lambda path: True)
+    monkeypatch.setattr("os.path.exists", lambda path: True)
     asked = []
 
     def run(argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         asked.append(argv)
         return subprocess.CompletedProcess(argv, status, "", "first\nCould not access KVM\n")
 
-    monkeypatch.setattr(kvm.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     assert kvm.kvm_works() == (works, "" if works else "Could not access KVM")
     kvm.kvm_works()
     assert len(asked) == 1  # once is enough
@@ -180,12 +180,12 @@ def test_kvm_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(kvm, "_answers", {})
     monkeypatch.setattr(kvm, "find_tool", lambda tool: "/usr/bin/qemu-system-x86_64")
-    monkeypatch.setattr(kvm.os.path, "exists", lambda path: True)
-    monkeypatch.setattr(kvm.subprocess, "run", run)
+    monkeypatch.setattr("os.path.exists", lambda path: True)
+    monkeypatch.setattr(subprocess, "run", run)
     assert kvm.kvm_works() == (False, "a guest of one instruction did not end within 30 s")
 
 
 def test_no_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kvm, "_answers", {})
-    monkeypatch.setattr(kvm.os.path, "exists", lambda path: False)
+    monkeypatch.setattr("os.path.exists", lambda path: False)
     assert kvm.kvm_works("somebody") == (False, "there is no /dev/kvm")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import node, qemu, systemd
@@ -16,7 +17,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.errors import Comp
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import item
 
-LINKS = [
+LINKS: list[dict[str, Any]] = [
     {"ifname": "lo", "flags": ["UP"], "addr_info": [{"local": "127.0.0.1", "prefixlen": 8, "scope": "host"}]},
     {
         "ifname": "ens3", "flags": ["UP"], "mtu": 1500,

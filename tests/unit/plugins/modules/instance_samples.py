@@ -11,11 +11,11 @@ from typing import Any
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, argument_spec, plan
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import StartInstance, StopInstance
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Run, Write
-from ansible_collections.ikcloud.compute.plugins.modules.instance import InstanceKind
 
 ROOT = "/var/lib/compute-service"
 LAYOUT = Layout(ROOT)

@@ -12,9 +12,9 @@ import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import instance_checks, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, Item, plan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import WriteStart
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import properties
-from ansible_collections.ikcloud.compute.plugins.modules.instance import InstanceKind
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import FULL, LAYOUT, ROOT, after, commands, declared, item
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -197,6 +197,7 @@ def test_remove_and_the_last_one_takes_all() -> None:
     assert commands(changes) == [
         "systemctl disable compute-instance@0a1b2c3d.service",
         "systemctl stop compute-instance@0a1b2c3d.service",
+        "systemctl reset-failed compute-instance@0a1b2c3d.service",
         f"rm -rf {ROOT}/run/instances/compute-0a1b2c3d",
         "rm -rf /etc/systemd/system/compute-instance@0a1b2c3d.service.d",
         "systemctl daemon-reload",
@@ -206,6 +207,7 @@ def test_remove_and_the_last_one_takes_all() -> None:
     assert commands(changes) == [
         f"systemctl disable {UNIT}",
         f"systemctl stop {UNIT}",
+        f"systemctl reset-failed {UNIT}",
         f"rm -rf {FOLDER}",
         "systemctl disable --now compute-console.timer",
         "rm -f /etc/systemd/system/compute-instance@.service",
@@ -221,7 +223,7 @@ def test_remove_and_the_last_one_takes_all() -> None:
 def test_remove_with_a_grace_of_its_own() -> None:
     kind, have = running(TALK)
     changes, _left = after(again(kind, {"name": "web-1", "grace": 0}, state="absent"), have)
-    assert commands(changes)[1:4] == [f"runuser -u compute-service -- {FOLDER}/stop 0", f"systemctl stop {UNIT}", f"rm -rf {FOLDER}"]
+    assert commands(changes)[1:4] == [f"runuser -u compute-service -- {FOLDER}/stop 0", f"systemctl stop {UNIT}", f"systemctl reset-failed {UNIT}"]
     kind, have = running(ALONE)
     changes, _left = after(again(kind, {"name": "web-1"}, state="absent"), have)
     assert commands(changes) == [f"runuser -u compute-service -- {FOLDER}/stop", f"rm -rf {FOLDER}"]
@@ -255,7 +257,7 @@ def test_auto_probes_once_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> No
     assert (changes[0].after["accel"], changes[0].after["cpu_model"]) == ("auto", "auto")
     step = next(step for step in changes[0].steps if isinstance(step, WriteStart))
     assert step.settle is not None
-    module = "ansible_collections.ikcloud.compute.plugins.modules.instance.kvm_works"
+    module = "ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind.kvm_works"
     monkeypatch.setattr(module, lambda user: (True, ""))
     assert "-enable-kvm \\\n  -cpu host" in step.settle()
     assert kind.warnings == []

@@ -1,0 +1,299 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Instances as a kind of resource, for the module ``instance``: what differs, and the steps between."""
+
+from __future__ import annotations
+
+import os
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_checks import cross_problems, item_problems, obstacles
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import ForgetUnit, StartInstance, StopInstance, WriteStart
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, properties, read_instances, read_text
+from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_works
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, folder_drift, root_problem
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write
+
+SUBOPTIONS: Item = {
+    "name": {"type": "str", "required": True},
+    "id": {"type": "str"},
+    "cpu": {"type": "int", "default": 1},
+    "memory": {"type": "int", "default": 1024},
+    "volume": {"type": "str"},
+    "volume_format": {"type": "str", "choices": ["qcow2", "raw"], "default": "qcow2"},
+    "seed": {"type": "bool", "default": True},
+    "volumes": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"path": {"type": "str", "required": True}, "format": {"type": "str", "choices": ["qcow2", "raw"], "default": "qcow2"}},
+    },
+    "nics": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "type": {"type": "str", "choices": ["tap", "user", "socket"], "default": "tap"},
+            "tap": {"type": "str"},
+            "mac": {"type": "str"},
+            "mtu": {"type": "int"},
+            "hostfwd": {"type": "list", "elements": "str", "default": []},
+            "local": {"type": "str"},
+            "remote": {"type": "str"},
+            "mcast": {"type": "str"},
+        },
+    },
+    "accel": {"type": "str", "choices": ["auto", "kvm", "tcg"], "default": "auto"},
+    "cpu_model": {"type": "str"},
+    "vnc": {"type": "str", "choices": ["socket", "loopback", "none"], "default": "socket"},
+    "vnc_display": {"type": "int"},
+    "power": {"type": "str", "choices": ["running", "stopped"], "default": "running"},
+    "supervisor": {"type": "str", "choices": ["systemd", "none"], "default": "systemd"},
+    "user": {"type": "str", "default": "compute-service"},
+    "grace": {"type": "int"},
+    "boot_network": {"type": "bool", "default": False},
+    "labels": {"type": "dict", "default": {}},
+    "restart": {"type": "str", "choices": ["never", "when_required"]},
+}
+SHARED = systemd.TEMPLATE
+
+
+class InstanceKind(Kind):
+    """Virtual machines. Stages: 0 files, 1 daemon-reload, 2 enable and disable, 3 stop, 4 start, 5 remove files, 6 remove what all share."""
+
+    noun = "instance"
+    option = "instances"
+    suboptions = SUBOPTIONS
+    options: Item = {"restart": {"type": "str", "choices": ["never", "when_required"], "default": "never"}}
+    workers = 8
+
+    def __init__(self, params: Item) -> None:
+        super().__init__(params)
+        self.as_root = os.geteuid() == 0
+        self.items: dict[str, Item] = {item["name"]: item for item in params["instances"]}
+        self.absent = params.get("state") == "absent"
+        declared = [] if self.absent else list(self.items.values())
+        systemd_used = any(item["supervisor"] == "systemd" for item in declared)
+        self.tools = (("qemu-system-x86_64",) if declared else ()) + (("systemctl",) if systemd_used else ())
+        self.shared: dict[str, tuple[str, int]] = {}  # what all share, as it is
+        self.timer = False  # whether it is enabled
+        self.drift: dict[str, str] = {}  # what is wrong with an instance's folder, by name
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.root)
+
+    def problems(self, index: int, item: Item) -> list[str]:
+        root = root_problem(self.root)
+        return [root] if root else item_problems(f"instances[{index}]", item, self.layout, self.as_root)
+
+    def list_problems(self, items: list[Item]) -> list[str]:
+        return cross_problems(items, self.layout)
+
+    def lacking(self, changes: list[Change], check_mode: bool) -> list[str]:
+        if check_mode or self.absent:
+            return []
+        starting = {change.name for change in changes if any(isinstance(step, StartInstance) for step in change.steps)}
+        making = {change.name for change in changes if change.action == "create"}
+        return obstacles([item for name, item in self.items.items() if name in starting | making], starting, self.layout, self.as_root)
+
+    def observe(self, items: list[Item]) -> dict[str, Found]:
+        layout = self.layout
+        ids = {qemu.identifier(item): item["name"] for item in items}
+        found: dict[str, Found] = {}
+        for instance in read_instances(layout, list(ids)).values():
+            name = ids.get(instance.id, instance.name)
+            complete = layout.instance(f"compute-{instance.id}").start in instance.files
+            if not complete and not instance.owned:
+                continue  # a seed's files, or somebody else's folder
+            if complete and instance.owned and instance.name != name:
+                found[name] = Found({"id": instance.id, "name": instance.name}, owned=False, raw=instance)
+                name = instance.name
+            found[name] = Found(properties(instance), owned=instance.owned, raw=instance)
+        for item in items:
+            if not self.absent:
+                self.drift[item["name"]] = folder_drift(qemu.paths(item, layout).folder, 0o750, self._owner(item))
+        self.shared = {path: read for path in systemd.shared_files(layout) for read in [read_text(path)] if read}
+        self.timer = systemd.timer_enabled()
+        return found
+
+    observe_bare = observe  # reading needs no tool
+
+    def change(self, item: Item, have: Found | None) -> Change:
+        layout, name = self.layout, item["name"]
+        where = qemu.paths(item, layout)
+        now: Instance = have.raw if have else Instance(name, qemu.identifier(item), where.folder)
+        if now.id != qemu.identifier(item):
+            raise ComputeError(
+                f"instance {name} is there with the id {now.id}, and {qemu.identifier(item)} is declared.", "An id can't be changed; remove the instance first."
+            )
+        creating = where.start not in now.files
+        accel, settled = self._accel(item, now, creating)
+        options = qemu.options(item, layout, accel)
+        change = Change(name, "create" if creating else "update", have.props if have and not creating else None, facts={"id": now.id, "folder": where.folder})
+        change.after = {"id": now.id, **qemu.describe(options), "labels": item["labels"], "power": item["power"]}
+        if not settled:
+            change.after.update(accel="auto", cpu_model=item["cpu_model"] or "auto")
+        self._write_files(change, item, now, accel, settled)
+        change.reasons += [] if creating else qemu.differences(now.options, options)
+        if not creating and now.labels != item["labels"]:
+            change.reasons.append("labels differ")
+        self._set_power(change, item, now, pending(now, options) + self._unsupervised(item, now))
+        if not creating and change.steps and not change.reasons:
+            change.reasons.append("its files differ")
+        return change
+
+    def remove(self, name: str, have: Found) -> Change:
+        now: Instance = have.raw
+        grace = self.items.get(name, {}).get("grace") if self.absent else None
+        change = Change(name, "delete", have.props, None, facts={"id": now.id, "folder": now.folder})
+        if now.power != "stopped" and (not now.managed or grace is not None):
+            change.steps.append(self._stop(now, grace))
+        if now.managed:
+            change.steps.append(Run(("systemctl", "stop", systemd.unit(now.id)), stage=3))
+        if now.managed or now.unit.get("ActiveState") == "failed":
+            change.steps.append(ForgetUnit(("systemctl", "reset-failed", systemd.unit(now.id)), stage=3))
+        change.steps.append(Remove(now.folder, tree=True, stage=5))
+        if systemd.drop_in_path(now.id) in now.files:
+            change.steps.append(Remove(os.path.dirname(systemd.drop_in_path(now.id)), tree=True, stage=5))
+        return change
+
+    def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
+        removed = {change.name for change in changes if change.action == "delete"}
+        declared = [] if self.absent else [item for item in self.items.values() if item["supervisor"] == "systemd"]
+        left = [found for name, found in have.items() if name not in removed and found.owned and name not in self.items and not found.raw.daemon]
+        disable = {found.raw.id for name, found in have.items() if name in removed and found.raw.enabled}
+        enable: set[str] = set()
+        for item in self.items.values() if not self.absent else []:
+            found = have.get(item["name"])
+            enabled = bool(found and found.raw.enabled)
+            wanted = item["power"] == "running" and item["supervisor"] == "systemd"
+            if enabled != wanted:
+                (enable if wanted else disable).add(qemu.identifier(item))
+        change = Change(SHARED, "update")
+        last = not declared and not left and (self.absent or self.params["purge"])
+        touched = {step.stage for one in changes for step in one.steps if isinstance(step, (Write, Remove)) and step.path.startswith(systemd.UNIT_FOLDER)}
+        if declared:
+            self._share(change)
+        stale = any(step.path.startswith(systemd.UNIT_FOLDER) for step in change.steps if isinstance(step, Write))
+        gone = [path for path in systemd.shared_files(self.layout) if path in self.shared] if last and self._template_is_ours() else []
+        if stale or 0 in touched or any(found.raw.unit.get("NeedDaemonReload") == "yes" for found in have.values()):
+            change.steps.append(Run(("systemctl", "daemon-reload"), stage=1))
+        if declared and not self.timer:
+            change.steps.append(Run(("systemctl", "enable", "--now", systemd.TIMER), stage=2))
+        if enable:
+            change.steps.append(Run(("systemctl", "enable", *map(systemd.unit, sorted(enable))), stage=2))
+        if disable:
+            change.steps.append(Run(("systemctl", "disable", *map(systemd.unit, sorted(disable))), stage=2))
+        if gone:
+            change.action = "delete"
+            change.steps += [Run(("systemctl", "disable", "--now", systemd.TIMER), stage=6)] if self.timer else []
+            change.steps += [Remove(path, stage=6) for path in gone]
+        if gone or 5 in touched:
+            change.steps.append(Run(("systemctl", "daemon-reload"), stage=6))
+        return [change] if change.steps else []
+
+    def _share(self, change: Change) -> None:
+        for path, (text, mode) in systemd.shared_files(self.layout).items():
+            if self.shared.get(path) != (text, mode):
+                change.steps.append(Write(path, text, mode, stage=0))
+                change.reasons.append(f"{path} {'differs' if path in self.shared else 'is not there'}")
+
+    def _template_is_ours(self) -> bool:
+        text = self.shared.get(f"{systemd.UNIT_FOLDER}/{systemd.TEMPLATE}", ("", 0))[0]
+        return not text or systemd.serves(self.layout)
+
+    def _owner(self, item: Item) -> str:
+        return item["user"] if self.as_root else ""
+
+    def _accel(self, item: Item, now: Instance, creating: bool) -> tuple[str, bool]:
+        """Give the accelerator, and whether it is settled: ``auto`` keeps what was found when the instance was made."""
+        if item["accel"] != "auto":
+            return item["accel"], True
+        if not creating and now.options:
+            return qemu.accel_of(now.options), True
+        return "tcg", False
+
+    def _write_files(self, change: Change, item: Item, now: Instance, accel: str, settled: bool) -> None:
+        layout, where = self.layout, qemu.paths(item, self.layout)
+        creating = where.start not in now.files
+        drift = self.drift.get(item["name"], "")
+        if creating or drift:
+            change.steps.append(MakeFolder(where.folder, 0o750, self._owner(item)))
+            change.reasons += [drift] if drift and not creating else []
+        start = qemu.start_script(item, layout, accel)
+        if now.files.get(where.start) != (start, 0o755):
+            settle = None if settled else (lambda: qemu.start_script(item, layout, self._probe(item)))
+            change.steps.append(WriteStart(where.start, start, 0o755, settle=settle))
+        stop = qemu.stop_script(item, layout)
+        if now.files.get(where.stop) != (stop, 0o755):
+            change.steps.append(Write(where.stop, stop, 0o755))
+            change.reasons += [] if creating else ["the stop script differs"]
+        path = systemd.drop_in_path(now.id)
+        drop_in = systemd.drop_in(item, layout) if item["supervisor"] == "systemd" else ""
+        if drop_in and now.files.get(path) != (drop_in, 0o644):
+            change.steps.append(Write(path, drop_in))
+            change.reasons += [] if creating else [f"{path} differs"]
+        elif not drop_in and path in now.files:
+            change.steps.append(Remove(os.path.dirname(path), tree=True))
+            change.reasons.append(f"{path} is there, not needed")
+
+    def _probe(self, item: Item) -> str:
+        works, why = kvm_works(self._owner(item))
+        if not works:
+            warning = f"KVM does not work on this node ({why}); instances with accel=auto are emulated (tcg), which is slow."
+            if warning not in self.warnings:
+                self.warnings.append(warning)
+        return "kvm" if works else "tcg"
+
+    def _unsupervised(self, item: Item, now: Instance) -> list[str]:
+        if item["supervisor"] == "systemd" and now.pid and now.unit and not now.managed and ("-daemonize", "") not in (now.running or []):
+            return ["it runs outside its systemd unit"]
+        return []
+
+    def _set_power(self, change: Change, item: Item, now: Instance, waiting: list[str]) -> None:
+        if item["power"] == "stopped":
+            if now.power != "stopped":
+                change.reasons.append(f"is {now.power}, declared stopped")
+                change.steps.append(self._halt(now))
+            return
+        if now.power != "running":
+            change.reasons += [f"is {now.power}, declared running"] if change.before else []
+            if now.unit.get("ActiveState") == "failed":
+                change.steps.append(Run(("systemctl", "reset-failed", systemd.unit(now.id)), stage=3))
+            change.steps.append(self._start(item))
+        elif waiting and (item["restart"] or self.params["restart"]) == "when_required":
+            change.reasons += [f"restart: {phrase}" for phrase in waiting if phrase not in change.reasons]
+            if now.managed and item["supervisor"] == "systemd":
+                change.steps.append(self._start(item, "restart"))
+            else:
+                change.steps += [self._halt(now), self._start(item)]
+        elif waiting:
+            change.restart_reason = "; ".join(waiting)
+            change.warnings.append(
+                f"instance {item['name']}: a restart is pending ({change.restart_reason}). Set restart=when_required, or power it off and run again."
+            )
+
+    def _start(self, item: Item, verb: str = "start") -> Step:
+        where, unit = qemu.paths(item, self.layout), systemd.unit(qemu.identifier(item))
+        by_systemd = item["supervisor"] == "systemd"
+        argv = ("systemctl", verb, unit) if by_systemd else (*self._as_user(item["user"]), where.start)
+        return StartInstance(argv, unit=unit if by_systemd else "", pidfile=where.pid, qmp=where.qmp, stage=4)
+
+    def _halt(self, now: Instance) -> Step:
+        return Run(("systemctl", "stop", systemd.unit(now.id)), stage=3) if now.managed else self._stop(now, None)
+
+    def _stop(self, now: Instance, grace: int | None) -> Step:
+        where = self.layout.instance(f"compute-{now.id}")
+        words = (where.stop,) if grace is None else (where.stop, str(grace))
+        return StopInstance((*self._as_user(self._user_of(now)), *words), pidfile=where.pid, stage=3)
+
+    def _user_of(self, now: Instance) -> str:
+        return now.owner or str(self.items.get(now.name, {}).get("user") or DEFAULT_USER)
+
+    def _as_user(self, user: str) -> tuple[str, ...]:
+        # The folder is QEMU's to write in, so nothing in it is run as root.
+        return ("runuser", "-u", user, "--") if self.as_root and user != "root" else ()
