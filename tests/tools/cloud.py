@@ -2,7 +2,7 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lab's cloud as tests see it: the records of runs (see record.py), and how to reach nodes and instances.
+"""The lab's cloud as tests see it: the records of runs (see callbacks/record.py), and how to reach nodes and instances.
 
 As a program: ``cloud.py wait`` until every instance can be logged in to; ``cloud.py ssh web-1 [COMMAND...]``.
 """
@@ -109,7 +109,7 @@ def playbook(*arguments: str, timeout: float = 900) -> subprocess.CompletedProce
     environment = dict(
         os.environ,
         ANSIBLE_COLLECTIONS_PATH=str(PROJECT / ".venv" / "collections"),
-        ANSIBLE_CALLBACK_PLUGINS=str(PROJECT / "tests" / "tools"),
+        ANSIBLE_CALLBACK_PLUGINS=str(PROJECT / "tests" / "tools" / "callbacks"),
         ANSIBLE_CALLBACKS_ENABLED="record",
         ANSIBLE_NOCOLOR="1",
         IKCLOUD_RECORD=str(record_folder()),

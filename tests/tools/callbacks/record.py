@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A callback that writes down what a run did, for tests to look at.
 
-Enable it with ``ANSIBLE_CALLBACK_PLUGINS=tests/tools ANSIBLE_CALLBACKS_ENABLED=record``; each run then leaves one file in the folder
+Enable it with ``ANSIBLE_CALLBACK_PLUGINS=tests/tools/callbacks ANSIBLE_CALLBACKS_ENABLED=record``; each run then leaves one file in the folder
 ``IKCLOUD_RECORD``, named by when it began, its playbook, and whether it was in check mode (``…-site-check.json``, ``…-site-run.json``).
 """
 
