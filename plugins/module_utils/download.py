@@ -77,18 +77,20 @@ def read_text(url: str, timeout: float) -> str:
     """
     if url.startswith("file://"):
         return _read_local(url)
-    for attempt in range(_TRIES):
+    tries = 0
+    while True:
         try:
             with _open(url, timeout, {}) as response:
                 data = response.read(_MAX_LIST + 1)
             break
         except (OSError, http.client.HTTPException) as error:
             failure = _failure(url, error)
-        if isinstance(failure, ComputeError):
-            raise failure
-        if attempt + 1 == _TRIES:
-            raise ComputeError(f"{url} can't be downloaded: {failure}.", "Check the URL, the network and the proxy's environment variables.")
-        time.sleep(_PAUSE * (attempt + 1))
+            tries += 1
+            if isinstance(failure, ComputeError):
+                raise failure from None
+            if tries == _TRIES:
+                raise ComputeError(f"{url} can't be downloaded: {failure}.", "Check the URL, the network and the proxy's environment variables.") from None
+        time.sleep(_PAUSE * tries)
     if len(data) > _MAX_LIST:
         raise ComputeError(f"{url} is too long for a list of checksums.")
     return data.decode(errors="replace")

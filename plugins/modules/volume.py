@@ -217,7 +217,7 @@ class VolumeKind(Kind):
         sized = (size,) if size is not None else ()
         if image and item["copy"]:
             steps.append(Build(("qemu-img", "convert", "-q", "-f", item["image_format"], "-O", "qcow2", base_path, hidden), made=hidden))
-            if size is not None and not (base and base.virtual_size == qcow2.parse_size(size)):
+            if size is not None:  # also where it is the image's own: in check mode the image may not be there yet to tell
                 steps.append(Build(("qemu-img", "resize", "-q", "-f", "qcow2", hidden, size), made=hidden))
         elif image:
             steps.append(Build(("qemu-img", "create", "-q", "-f", "qcow2", "-F", item["image_format"], "-b", base_path, hidden, *sized), made=hidden))

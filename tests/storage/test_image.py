@@ -414,3 +414,15 @@ def test_marks_say_what_was_verified(root: Path, run: Converge, web: Web, data: 
     record = json.loads(marks.read_mark(str(place(root)), marks.VERIFIED))
     assert record["sha256"] == sha256(data) and record["size"] == len(data)
     assert web.url not in json.dumps(record)
+
+
+def test_list_of_checksums_that_comes_late(root: Path, run: Converge, web: Web) -> None:
+    web.answers = [503, 503]
+    assert "msg" not in run(ImageKind, images=[bionic(web)])
+
+
+def test_list_of_checksums_that_does_not_come(root: Path, run: Converge, web: Web) -> None:
+    web.answers = [503, 503, 503]
+    assert "SHA256SUMS can't be downloaded: the server answers 503" in run(ImageKind, images=[bionic(web)])["msg"]
+    del web.files[SUMS]
+    assert "SHA256SUMS: the server answers 404" in run(ImageKind, images=[bionic(web)])["msg"]

@@ -71,6 +71,14 @@ def test_commands_of_a_bare_node_are_those_of_a_ready_one(root: Path, run: Conve
     assert run(VolumeKind, volumes=volumes)["commands"] == bare["commands"]
 
 
+def test_a_copy_of_the_images_own_size(root: Path, run: Converge) -> None:
+    volumes = [{"name": NAME, "image": "small", "size": "16M", "copy": True}]
+    bare = run(VolumeKind, check=True, volumes=volumes)
+    (root / "lib/images").mkdir(parents=True)
+    qemu_img("create", "-f", "qcow2", str(root / "lib/images/small.img"), "16M")
+    assert run(VolumeKind, volumes=volumes)["commands"] == bare["commands"]
+
+
 def test_by_hand(root: Path, run: Converge, base: Path, tmp_path: Path) -> None:
     """What is listed, typed into a shell, makes what the module makes."""
     volumes = [{"name": NAME, "image": "small", "size": "1G"}, {"name": "whole", "image": "small", "copy": True, "size": "32M"}]

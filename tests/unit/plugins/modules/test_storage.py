@@ -1,0 +1,181 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What image, volume and seed refuse, and the commands they come to: pure, nothing is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, Kind, _validate, argument_spec, plan
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.images import Image
+from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import Node, Volume
+from ansible_collections.ikcloud.compute.plugins.modules.image import ImageKind
+from ansible_collections.ikcloud.compute.plugins.modules.seed import SeedKind
+from ansible_collections.ikcloud.compute.plugins.modules.volume import VolumeKind
+from hypothesis import given
+from hypothesis import strategies as st
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "storage"
+ROOT = "/var/lib/compute-service"
+ID = "compute-af95e879"
+SUM = f"sha256:{'a' * 64}"
+BIONIC = {
+    "name": "bionic",
+    "url": "https://cloud-images.ubuntu.com/bionic/current/bionic-server-cloudimg-amd64.img",
+    "checksum": "sha256:https://cloud-images.ubuntu.com/bionic/current/SHA256SUMS",
+}
+CIRROS = {"name": "cirros", "url": "https://download.cirros-cloud.net/0.5.1/cirros-0.5.1-x86_64-disk.img", "checksum": SUM}
+HOSTILE = ["../x", "a b", "a;b", "$(x)", "a\n", "-a", "a,b", "a%b", "{{ x }}", "ä", "", "A", "a/b", "a" * 64, "a'b"]
+
+
+@pytest.fixture(autouse=True)
+def _as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+
+
+def kind(of: type[Kind], **params: Any) -> Kind:
+    result = ArgumentSpecValidator(argument_spec(of)).validate({"root": ROOT, **params})
+    assert not result.error_messages, result.error_messages
+    return of(result.validated_parameters)
+
+
+def refused(of: type[Kind], item: dict[str, Any]) -> str:
+    one = kind(of, **{of.option: [item]})
+    return " ".join(_validate(one, one.params[of.option], False))
+
+
+def commands(one: Kind, have: dict[str, Found] | None = None) -> str:
+    changes = plan(one, one.params[one.option], have or {}, one.params["state"] == "absent")
+    steps = sorted(((getattr(step, "stage", 0), step.text) for change in changes for step in change.steps), key=lambda entry: entry[0])
+    return "".join(f"{text}\n" for _stage, text in steps)
+
+
+DECLARED = {
+    "images": (ImageKind, {"images": [BIONIC, CIRROS, {"name": "local", "path": "/srv/a b.img", "format": "raw"}]}),
+    "volumes": (
+        VolumeKind,
+        {
+            "volumes": [
+                {"name": ID, "image": "bionic", "size": "10G"},
+                {"name": "whole", "image": "bionic", "copy": True, "size": "10G"},
+                {"name": "data-1", "size": "1T"},
+            ]
+        },
+    ),
+    "seeds": (SeedKind, {"seeds": [{"name": ID, "hostname": "web-1"}]}),
+}
+
+
+@pytest.mark.parametrize("case", DECLARED)
+def test_commands_on_a_bare_node(case: str) -> None:
+    of, params = DECLARED[case]
+    assert commands(kind(of, **params)) == (GOLDEN / f"{case}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names(name: str) -> None:
+    assert "images[0].name: " in refused(ImageKind, {**CIRROS, "name": name})
+    assert "volumes[0].name: " in refused(VolumeKind, {"name": name, "size": "1G"})
+    assert "volumes[0].image: " in refused(VolumeKind, {"name": "data-1", "image": name})
+    assert "seeds[0].name: " in refused(SeedKind, {"name": name})
+
+
+@given(st.text())
+def test_any_name(name: str) -> None:
+    """What is taken can't be anything but a name below its folder."""
+    if not refused(VolumeKind, {"name": name, "size": "1G"}):
+        assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") and name[0] != "-"
+
+
+IMAGES: list[tuple[dict[str, Any], str]] = [
+    ({"url": None}, "images[0]: give either a url or a path."),
+    ({"path": "/a"}, "images[0]: give either a url or a path."),
+    ({"checksum": None}, "images[0].checksum: a download needs one"),
+    ({"checksum": "md5:00"}, "images[0].checksum: 'md5:00' does not begin with"),
+    ({"checksum": "sha256:http://a b/c"}, "images[0].checksum: "),
+    ({"checksum": "sha256:https://u:p@a/c"}, "a user name or a password"),
+    ({"url": "ftp://a/b"}, "images[0].url: 'ftp://a/b' is not a URL of http, https or file"),
+    ({"url": "https://a/b c"}, "images[0].url"),
+    ({"url": "https://a/b\n"}, "images[0].url"),
+    ({"url": "https://user:secret@a/b"}, "images[0].url: a URL with a user name or a password is not taken"),
+    ({"url": "https://a"}, "names no file on a server"),
+    ({"url": "https:///b"}, "names no file on a server"),
+    ({"url": "https://a:99999/b"}, "is not a URL"),
+    ({"url": "file://other/b"}, "does not name a file on the node"),
+    ({"url": None, "path": "a.img"}, "is not the absolute path of a file"),
+    ({"url": None, "path": "/a/../b"}, "is not the absolute path of a file"),
+    ({"url": None, "path": "/a\nb"}, "is not the absolute path of a file"),
+    ({"url": "https://a/b;c'd.img", "checksum": "sha256:https://a/S"}, "can't be looked up in a list"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), IMAGES)
+def test_images_that_are_refused(change: dict[str, Any], words: str) -> None:
+    said = refused(ImageKind, {**CIRROS, **change})
+    assert words in said and "secret" not in said
+
+
+VOLUMES: list[tuple[dict[str, Any], str]] = [
+    ({"size": None, "image": None}, "volumes[0].size: an empty volume needs a size"),
+    ({"image": None, "copy": True}, "volumes[0].copy: there is no image to copy"),
+    ({"size": "10"}, "volumes[0].size: '10' is not a whole number of sectors"),
+    ({"size": "ten"}, "volumes[0].size: 'ten' is not a size"),
+    ({"size": "-1G"}, "volumes[0].size"),
+    ({"name": "compute-af95e879-seed"}, "ends in '-seed'"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), VOLUMES)
+def test_volumes_that_are_refused(change: dict[str, Any], words: str) -> None:
+    assert words in refused(VolumeKind, {"name": ID, "image": "bionic", "size": "10G", **change})
+
+
+def test_the_same_name_twice() -> None:
+    one = kind(VolumeKind, volumes=[{"name": ID, "size": "1G"}] * 2)
+    assert "volumes[1]" in _validate(one, one.params["volumes"], False)[0] and "volumes[0]" in _validate(one, one.params["volumes"], False)[0]
+
+
+def volume(**other: Any) -> Found:
+    header = qcow2.Header("qcow2", 10 << 30, f"{ROOT}/lib/images/bionic.img", "qcow2")
+    return Found({"path": f"{ROOT}/lib/volumes/{ID}.img"}, raw=Volume(header, **{"access": (0o640, 0, 0), **other}))
+
+
+def test_growing() -> None:
+    one = kind(VolumeKind, volumes=[{"name": ID, "image": "bionic", "size": "20G"}], owner="root")
+    assert commands(one, {ID: volume()}) == f"qemu-img resize -q -f qcow2 {ROOT}/lib/volumes/{ID}.img 20G\n"
+    live = commands(one, {ID: volume(locked=True, node=Node("/q", "#block1"))})
+    assert '"block_resize", "arguments": {"node-name": "#block1", "size": 21474836480}' in live and live.endswith("UNIX-CONNECT:/q\n")
+    assert commands(one, {ID: volume(locked=True)}) == ""
+
+
+@given(st.integers(1, 1 << 40), st.integers(1, 1 << 40))
+def test_never_smaller(have: int, want: int) -> None:
+    header = qcow2.Header("qcow2", have * 512)
+    one = kind(VolumeKind, volumes=[{"name": ID, "size": str(want * 512)}], owner="root")
+    found = {ID: Found({}, raw=Volume(header))}
+    if want < have:
+        with pytest.raises(ComputeError, match="never shrinks"):
+            commands(one, found)
+    else:
+        assert bool(commands(one, found)) is (want > have)
+
+
+def test_absent_and_purge() -> None:
+    gone = kind(VolumeKind, volumes=[{"name": ID}], state="absent")
+    assert commands(gone, {ID: volume(), "other": volume()}) == f"rm -f {ROOT}/lib/volumes/{ID}.img\n"
+    assert commands(kind(VolumeKind, volumes=[], purge=True), {ID: volume()}) == f"rm -f {ROOT}/lib/volumes/{ID}.img\n"
+    image = Found({}, raw=Image(qcow2.Header("qcow2", 512), part=True))
+    purge = commands(kind(ImageKind, images=[], purge=True), {"bionic": image})
+    assert purge.splitlines() == [f"rm -f {ROOT}/lib/images/{name}" for name in ("bionic.img", ".bionic.img.part", ".bionic.img.part.json")]
+
+
+def test_foreign_is_an_error() -> None:
+    for of, item in ((VolumeKind, {"name": "data-1", "size": "1G"}), (ImageKind, CIRROS), (SeedKind, {"name": ID})):
+        with pytest.raises(ComputeError, match="did not make"):
+            commands(kind(of, **{of.option: [item]}), {item["name"]: Found({}, owned=False)})
