@@ -189,8 +189,8 @@ class Bridge(LinkKind):
             repair.reasons.append(f"MAC address is {link.mac}, not {gateway_mac(item)}")
         have = {str(ipaddress.ip_interface(address)): address for address in link.addresses}
         extra = [text for address, text in have.items() if address not in wanted]
-        repair.lines += [f"address delete {address} dev {name}" for address in extra]
-        # The kernel takes an IPv4 subnet's further addresses away with its first one: put all back.
+        # The kernel takes an IPv4 subnet's further addresses away with its first one: delete the last one first, and put all back.
+        repair.lines += [f"address delete {address} dev {name}" for address in reversed(extra)]
         missing = [address for address in wanted if extra or address not in have]
         repair.lines += [lines[f"address {address}"] for address in missing]
         if extra:

@@ -48,6 +48,12 @@ def test_bridge_drift(node: Node, drift: str, reason: str, lines: int) -> None:
     assert len(done["commands"]) == lines, done["commands"]
 
 
+def test_addresses_of_one_subnet(node: Node) -> None:
+    """The kernel deletes an IPv4 subnet's further addresses with its first one."""
+    for addresses in (["10.88.0.1/24", "10.88.0.2/24", "10.88.0.3/24"], ["10.88.0.3/24"], ["10.88.0.2/24", "10.88.0.3/24"], []):
+        node.converge("bridge", bridges=[{"name": BLUE, "network": "blue", "addresses": addresses}])
+
+
 def test_bridge_lost_its_mark(node: Node) -> None:
     """A run that is killed between `link add` and `link set alias` leaves this."""
     node.good("bridge", bridges=BRIDGES)

@@ -67,6 +67,7 @@ class Kernel:
             rest = tuple(address for address in link.addresses if address != words[2])
             net = ip_interface(words[2]).network
             same = [address for address in link.addresses if ip_interface(address).network == net]
+            assert words[1] == "replace" or words[2] in link.addresses, f"Cannot assign requested address: {line}"
             if words[1] == "delete" and net.version == 4 and same[0] == words[2]:
                 rest = tuple(address for address in rest if address not in same)  # the first one of a subnet takes the others along
             self.links[link.name] = replace(link, addresses=(*rest, words[2]) if words[1] == "replace" else rest)
