@@ -156,9 +156,10 @@ class InstanceKind(Kind):
             change.steps.append(Run(("systemctl", "stop", systemd.unit(now.id)), stage=3))
         if now.managed or now.unit.get("ActiveState") == "failed":
             change.steps.append(ForgetUnit(("systemctl", "reset-failed", systemd.unit(now.id)), stage=3))
-        change.steps.append(Remove(now.folder, tree=True, stage=5))
         if systemd.drop_in_path(now.id) in now.files:
             change.steps.append(Remove(os.path.dirname(systemd.drop_in_path(now.id)), tree=True, stage=5))
+        # Last of all: by its folder an interrupted removal is found again.
+        change.steps.append(Remove(now.folder, tree=True, stage=5))
         return change
 
     def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:

@@ -48,7 +48,7 @@ class StartInstance(Run):
     def run(self) -> None:
         super().run()
         until = time.monotonic() + START_LIMIT
-        state = "no answer"
+        state, pause = "no answer", 0.02
         while time.monotonic() < until:
             if locked_by(self.pidfile):
                 try:
@@ -62,7 +62,8 @@ class StartInstance(Run):
             elif not self.unit or self._failed():
                 state = "it has ended"
                 break
-            time.sleep(0.05)
+            time.sleep(pause)
+            pause = min(0.5, pause * 1.5)  # asking systemd takes a process each time
         words = systemd.journal_tail(self.unit) if self.unit else ""
         raise ComputeError(f"QEMU was started with `{self.text}` and does not run: {state}." + (f" It last said: {words}" if words else ""))
 

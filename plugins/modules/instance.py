@@ -241,7 +241,7 @@ commands:
   elements: str
   sample: ["systemctl start compute-instance@4fd66e29.service"]
 results:
-  description: An entry for each instance.
+  description: An entry for each instance, and one named C(compute-instance@.service) if what they share (systemd's units, what starts at boot) changes.
   returned: success
   type: list
   elements: dict

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import kvm, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine, kvm, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
 
 Volume = Callable[[str], Path]
@@ -122,6 +123,49 @@ def test_broken_scripts(root: Path, run: Converge, volume: Volume) -> None:
     assert "msg" not in run([], state="present", purge=True)
     assert not folder.exists()
     assert not read(root)
+
+
+class Killed(BaseException):
+    """As if the module had been killed."""
+
+
+@pytest.mark.parametrize("change", ["create", "restart", "remove"])
+def test_killed_at_every_step(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """Wherever a run is killed, the next one brings it to its end, and the one after that finds nothing to do."""
+    volume(ID)
+    want: dict[str, Any] = {"items": [machine(cpu=2, vnc="none")], "restart": "when_required"}
+    if change == "remove":
+        want = {"items": [machine(grace=0)], "state": "absent"}
+    elif change == "create":
+        want = {"items": [machine()]}
+    for number in range(10):
+        if change != "create":
+            run([machine(grace=0)], restart="when_required")
+        left = number
+
+        def step(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]:
+            nonlocal left
+            for one in steps:
+                if left == 0:
+                    raise Killed
+                left -= 1
+                one.run()
+            return name, None
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "_apply_item", step)
+            try:
+                run(**want)
+            except Killed:
+                pass
+            else:
+                assert number > 1
+                return
+        assert "msg" not in run(**want)
+        assert not run(**want)["changed"]
+        assert ("one" in read(root)) == (change != "remove")
+        run([machine(grace=0)], state="absent")
+    pytest.fail("it never came to its end")
 
 
 def test_many_side_by_side(root: Path, run: Converge, volume: Volume) -> None:
