@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 import urllib.request
 from email.message import Message
 from pathlib import Path
@@ -161,7 +162,7 @@ def test_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reflink: bool) 
 
 @given(st.binary(max_size=4096))
 def test_what_is_no_iso_is_an_error_that_is_meant(data: bytes) -> None:
-    path = Path(f"/tmp/ikc-iso-{os.getpid()}")
+    path = Path(tempfile.gettempdir()) / f"ikc-iso-{os.getpid()}"
     for head in (b"", b"\0" * 32768 + b"\x01CD001"):
         path.write_bytes(head + data)
         try:
