@@ -52,9 +52,7 @@ def run(argv: Sequence[str], stdin: str | None = None, timeout: float | None = N
     """
     environment = dict(os.environ, LC_ALL="C", PATH=PATH)
     try:
-        done = subprocess.run(
-            list(argv), input=stdin or "", capture_output=True, text=True, errors="replace", timeout=timeout, env=environment, check=False
-        )
+        done = subprocess.run(list(argv), input=stdin or "", capture_output=True, text=True, errors="replace", timeout=timeout, env=environment, check=False)
     except FileNotFoundError:
         hint = f"Install the package {PACKAGES[argv[0]]}, or run the role ikcloud.compute.prepare." if argv[0] in PACKAGES else ""
         raise ComputeError(f"{argv[0]} is not installed on this node.", hint) from None

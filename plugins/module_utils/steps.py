@@ -12,7 +12,6 @@ import pwd
 import re
 import shlex
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -90,11 +89,13 @@ class Write(Step):
 
     def run(self) -> None:
         folder = os.path.dirname(self.path)
-        temporary = ""
+        # One name, so that what a killed run left of it is replaced and not left over; O_EXCL follows no link that another user laid there.
+        temporary = os.path.join(folder, f".new-{os.path.basename(self.path)}")
         owner = user_ids(self.owner) if self.owner else None
         try:
             os.makedirs(folder, mode=0o755, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".new-", dir=folder)
+            remove_file(temporary)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 stream.write(self.content)
                 stream.flush()
@@ -104,7 +105,7 @@ class Write(Step):
                 os.fsync(stream.fileno())
             os.replace(temporary, self.path)
         except OSError as error:
-            if temporary:
+            with contextlib.suppress(OSError):
                 remove_file(temporary)
             raise ComputeError(f"{self.path} can't be written: {error.strerror}.") from None
 

@@ -91,13 +91,13 @@ class Compiler:
         addresses = [f"{network.gateway}/{network.cidr.prefixlen}"] if node == network.gateway_node else []
         lists["bridges"].append({"name": bridge_name(network), "network": network.name, "mtu": self.mtu(network), "addresses": addresses})
         lists["tunnels"] += self._tunnels(network, node, hosts)
-        if node == network.gateway_node:
-            lists["nats"].append(
-                _present(
-                    name=network.name, id=network.id, bridge=bridge_name(network), cidr=str(network.cidr), masquerade=network.nat,
-                    uplink=self.nodes[node].uplink,
-                )
-            )  # fmt: skip
+        # On every node, not only at the gateway: whatever has a network's bridge must be shielded from its guests.
+        lists["nats"].append(
+            _present(
+                name=network.name, id=network.id, bridge=bridge_name(network), cidr=str(network.cidr),
+                masquerade=network.nat and node == network.gateway_node, uplink=self.nodes[node].uplink,
+            )
+        )  # fmt: skip
 
     def _tunnels(self, network: Network, node: str, hosts: list[str]) -> list[Item]:
         maybe = self._may_host(network)

@@ -77,7 +77,7 @@ def test_plan_is_golden(name: str, declaration: Any, nodes: Any) -> None:
 
 def kind_of(module: str) -> type[Kind]:
     loaded = importlib.import_module(f"ansible_collections.ikcloud.compute.plugins.modules.{module}")
-    return next(value for value in vars(loaded).values() if isinstance(value, type) and issubclass(value, Kind) and value.__module__ == loaded.__name__)
+    return next(value for value in vars(loaded).values() if isinstance(value, type) and issubclass(value, Kind) and value.option)
 
 
 def check_lists(kind: type[Kind], lists: list[list[dict[str, Any]]]) -> None:
