@@ -30,9 +30,9 @@ CASES: dict[str, Item] = {
 
 
 def golden(name: str, text: str) -> None:
-    """Compare a text with its golden file; with IKCLOUD_GOLDEN=write, write the file instead, for a person to read in git's diff."""
+    """Compare a text with its golden file; with UPDATE_GOLDEN=1, write the file instead, for a person to read in git's diff."""
     path = GOLDEN / name
-    if os.environ.get("IKCLOUD_GOLDEN") == "write":
+    if os.environ.get("UPDATE_GOLDEN"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
