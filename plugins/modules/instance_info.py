@@ -219,7 +219,7 @@ def _tail(path: str, lines: int) -> list[str]:
     with os.fdopen(handle, "rb") as stream:
         stream.seek(max(0, os.fstat(stream.fileno()).st_size - TAIL_BYTES))
         text = stream.read(TAIL_BYTES).decode(errors="replace")
-    return text.replace("\r\n", "\n").split("\n")[-lines - 1 :]
+    return text.replace("\r", "").rstrip("\n").split("\n")[-lines:]
 
 
 def main() -> None:
