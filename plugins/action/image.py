@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import posixpath
-import re
 import shlex
 import time
 from typing import Any
@@ -98,15 +97,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
         :returns: Whether the module still runs (None when it has ended with a result), and what has come of each download.
         """
-        # The brackets keep grep from finding itself.
-        pattern = re.sub(r"(.)$", r"[\1]", job)
+        # An argument of the wrapper is the job's name without the number that it adds itself; no argument of this shell or of grep is just that.
+        name = job.partition(".")[0]
         script = (
-            f"head -c 400 {shlex.quote(results)}; echo; echo ==; grep -lsa {shlex.quote(pattern)} /proc/[0-9]*/cmdline | head -n 1; echo ==; "
+            f"head -c 400 {shlex.quote(results)}; echo; echo ==; grep -lsaz {shlex.quote(f'^{name}$')} /proc/[0-9]*/cmdline | head -n 1; echo ==; "
             f"cd {shlex.quote(folder or '/nonexistent')} 2>/dev/null && for part in .*.img.part; do "
             '[ -f "$part" ] && echo "$part $(stat -c %s "$part") $(sed -n \'s/.*"total": \\([0-9]\\{1,\\}\\).*/\\1/p\' "$part.json" 2>/dev/null)"; done; true'
         )
         said = self._low_level_execute_command(script, sudoable=True)
-        answer, _mark, rest = str(said.get("stdout", "")).partition("\n==\n")
+        # An SSH connection with a terminal ends lines its own way.
+        answer, _mark, rest = str(said.get("stdout", "")).replace("\r\n", "\n").partition("\n==\n")
         process, _mark, parts = rest.partition("==\n")
         try:
             started = json.loads(answer) if answer.strip() else {"finished": False, "started": True}
