@@ -132,9 +132,7 @@ class Cluster:
         except OSError:
             return False
         try:
-            done = subprocess.run(
-                [*self.ssh_command(port), "true"], stdin=subprocess.DEVNULL, capture_output=True, env=environment(), timeout=30, check=False
-            )
+            done = subprocess.run([*self.ssh_command(port), "true"], stdin=subprocess.DEVNULL, capture_output=True, env=environment(), timeout=30, check=False)
         except subprocess.TimeoutExpired:
             return False
         return done.returncode == 0
@@ -160,6 +158,11 @@ class Cluster:
         for name, port in ports.items():
             lines += [f"Host {name}", "    HostName 127.0.0.1", f"    Port {port}", "    User root"]
             lines += [f'    {option} "{value}"' for option, value in self.ssh_options().items()]
+        # By address too, for Ansible and for the commands that the status playbook prints.
+        lines += ["Host 127.0.0.1", *(f'    {option} "{value}"' for option, value in self.ssh_options().items())]
+        # The instances: their host keys are made anew whenever they are, at the same addresses.
+        lines += ["Host 192.168.*", f'    IdentityFile "{self.settings.key}"', "    IdentitiesOnly yes"]
+        lines += ["    UserKnownHostsFile /dev/null", "    StrictHostKeyChecking no", "    LogLevel ERROR"]
         (self.settings.run / "ssh_config").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     # --- down and status ----------------------------------------------------------------------------------------

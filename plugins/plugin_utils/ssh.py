@@ -74,15 +74,15 @@ def _first(host: Mapping[str, Any], *names: str) -> Any:
 def login(gateway: Target, user: str, address: str) -> str:
     """Give the command that logs in to an instance by way of the node that has an address in its network.
 
-    With ``-J``, ssh(1) gives none of its options to the jump host, so those (a key, another configuration) need a ProxyCommand.
+    With ``-J``, ssh(1) gives the jump host no option but ``-F``, so the others (a key, say) need a ProxyCommand.
     """
     guest = f"{user}@{address}"
     if gateway.local:
         return shlex.join(["ssh", guest])
-    if not gateway.options:
+    if not gateway.options or (len(gateway.options) == 2 and gateway.options[0] == "-F"):
         host = f"[{gateway.host}]" if ":" in gateway.host else gateway.host
         jump = f"{gateway.user}@{host}" if gateway.user else host
-        return shlex.join(["ssh", "-J", f"{jump}:{gateway.port}" if gateway.port != 22 else jump, guest])
+        return shlex.join(["ssh", *gateway.options, "-J", f"{jump}:{gateway.port}" if gateway.port != 22 else jump, guest])
     words = [word.replace("%", "%%") for word in gateway.argv()]  # ssh_config(5), TOKENS
     proxy = shlex.join([*words[:-1], "-W", "%h:%p", words[-1]])
     return shlex.join(["ssh", "-o", f"ProxyCommand={proxy}", guest])

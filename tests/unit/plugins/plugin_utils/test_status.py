@@ -96,6 +96,10 @@ def test_node_info_alone_is_enough_for_a_table() -> None:
             },
             ["ssh", "-o", "ProxyCommand=ssh -i '/a b/50%%' -o StrictHostKeyChecking=no -p 22101 -W %h:%p root@node", "ubuntu@192.0.2.9"],
         ),
+        (
+            {"ansible_host": "127.0.0.1", "ansible_port": 2222, "ansible_user": "root", "ansible_ssh_common_args": "-F '/a b'"},
+            ["ssh", "-F", "/a b", "-J", "root@127.0.0.1:2222", "ubuntu@192.0.2.9"],
+        ),
     ],
 )
 def test_login(variables: dict[str, Any], words: list[str]) -> None:
