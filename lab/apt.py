@@ -34,25 +34,20 @@ class Source:
             return []
         ours = {codename, f"{codename}-updates", f"{codename}-security", f"{codename}/updates"}
         option = f"[signed-by={self.signed_by}] " if self.signed_by else ""
-        return [
-            f"deb {option}{uri} {suite} {' '.join(self.components)}"
-            for uri in self.uris
-            for suite in self.suites
-            if suite in ours
-        ]
+        return [f"deb {option}{uri} {suite} {' '.join(self.components)}" for uri in self.uris for suite in self.suites if suite in ours]
 
 
 def parse_one_line(text: str) -> Iterator[Source]:
     for line in text.splitlines():
-        kind, _, rest = line.partition("#")[0].strip().partition(" ")
+        kind, _hash, rest = line.partition("#")[0].strip().partition(" ")
         rest = rest.strip()
         if kind != "deb" or not rest:
             continue
         signed_by = ""
         if rest.startswith("["):
-            options, _, rest = rest[1:].partition("]")
+            options, _bracket, rest = rest[1:].partition("]")
             for option in options.split():
-                name, _, value = option.partition("=")
+                name, _sign, value = option.partition("=")
                 if name == "signed-by":
                     signed_by = value
         words = rest.split()
@@ -69,7 +64,7 @@ def parse_deb822(text: str) -> Iterator[Source]:
             if line[:1].isspace() and name:
                 fields[name] += f" {line.strip()}"
             elif ":" in line:
-                name, _, value = line.partition(":")
+                name, _sign, value = line.partition(":")
                 name = name.strip().lower()
                 fields[name] = value.strip()
         if fields.get("enabled", "yes").lower() in {"no", "false", "0"} or "uris" not in fields:

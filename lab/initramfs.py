@@ -31,7 +31,7 @@ def module_files(root: Path, wanted: tuple[str, ...]) -> list[Path]:
     needs: dict[str, list[str]] = {}
     paths: dict[str, str] = {}
     for line in (base / "modules.dep").read_text(encoding="utf-8").splitlines():
-        path, _, rest = line.partition(":")
+        path, _colon, rest = line.partition(":")
         name = _module_name(path)
         paths[name] = path
         needs[name] = [_module_name(need) for need in rest.split()]
@@ -73,9 +73,7 @@ def find_busybox(root: Path) -> Path:
 
 def write_initramfs(root: Path, target: Path) -> None:
     modules = module_files(root, ROOT_MODULES)
-    entries: list[tuple[str, int, bytes]] = [
-        (name, stat.S_IFDIR | 0o755, b"") for name in ("bin", "dev", "proc", "sys", "root", "modules")
-    ]
+    entries: list[tuple[str, int, bytes]] = [(name, stat.S_IFDIR | 0o755, b"") for name in ("bin", "dev", "proc", "sys", "root", "modules")]
     entries.append(("bin/busybox", stat.S_IFREG | 0o755, find_busybox(root).read_bytes()))
     entries.append(("bin/sh", stat.S_IFLNK | 0o777, b"busybox"))
     entries.append(("init", stat.S_IFREG | 0o755, (FILES / "initramfs-init").read_bytes()))

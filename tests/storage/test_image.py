@@ -68,7 +68,7 @@ def test_nothing_is_read_when_nothing_is_to_do(root: Path, run: Converge, web: W
     assert not run(ImageKind, images=[bionic(web)])["changed"]
 
 
-@pytest.mark.skipif(not subprocess.run(["which", "wget"], capture_output=True).stdout, reason="wget is not installed")
+@pytest.mark.skipif(not subprocess.run(["which", "wget"], capture_output=True, check=False).stdout, reason="wget is not installed")
 def test_by_hand(root: Path, run: Converge, web: Web, data: bytes, tmp_path: Path) -> None:
     by_hand(run(ImageKind, check=True, images=[bionic(web)])["commands"], tmp_path)
     assert place(root).read_bytes() == data
@@ -383,7 +383,7 @@ def small_disk(root: Path) -> Iterator[Path]:
     """Mount a disk of 2 MiB at lib/images."""
     folder = root / "lib/images"
     folder.mkdir(parents=True)
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True).returncode != 0:
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, check=False).returncode != 0:
         pytest.skip("a small disk can be mounted by root only")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)

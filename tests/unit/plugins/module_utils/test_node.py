@@ -117,6 +117,6 @@ def test_uplink(monkeypatch: pytest.MonkeyPatch, ipv4: str, ipv6: str, uplink: s
 
 
 def test_qemu_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node, "open", lambda *_arguments, **_options: (_ for _ in ()).throw(FileNotFoundError()), raising=False)
+    monkeypatch.setattr(node, "open", lambda *_arguments, **_options: (_never for _never in ()).throw(FileNotFoundError()), raising=False)
     monkeypatch.setattr(node, "run", lambda argv, **_options: subprocess.CompletedProcess(argv, 0, "QEMU emulator version 7.2.22 (Debian)\n", ""))
     assert node._qemu_version() == "7.2.22"
