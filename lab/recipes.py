@@ -88,7 +88,7 @@ RECIPES = {
             root="debian",
             size=2048,
             cmdline="console=tty0 console=ttyS0",
-            files={"etc/cloud/cloud.cfg.d/90_lab.cfg": "cloud-lab.cfg"},
+            files={"etc/cloud/cloud.cfg.d/90_lab.cfg": "cloud-lab.cfg", "etc/sysctl.d/90-lab-ping.conf": "sysctl-ping.conf"},
             masked=(*_IDLE_UNITS, "systemd-networkd-wait-online.service"),
             enabled={"systemd-networkd.service": "multi-user.target", "systemd-resolved.service": "multi-user.target"},
             links={"etc/resolv.conf": "../run/systemd/resolve/stub-resolv.conf"},
