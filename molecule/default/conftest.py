@@ -28,7 +28,7 @@ def host() -> Callable[[str], Any]:
     def get(name: str) -> Any:
         if name not in cloud.NODES:
             cloud.wait_for(name)
-        return testinfra.get_host(f"ssh://{name}", ssh_config=config, timeout=60)
+        return testinfra.get_host(f"ssh://{name}", ssh_config=config, timeout=60, controlpersist=0)
 
     return get
 

@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,12 @@ def ssh_config() -> Path:
     """Write the configuration with which ssh reaches nodes and instances by name, and give its path."""
     settings = Settings.from_environment()
     found = plan()
-    lines = [(settings.run / "ssh_config").read_text()]
+    # A login to a guest of an emulated machine takes seconds: one for all commands. unix(7): a socket's path is short.
+    sockets = Path(tempfile.gettempdir()) / f"ikcloud-{os.getuid()}"
+    sockets.mkdir(mode=0o700, exist_ok=True)
+    lines = ["Host *", "    ControlMaster auto", "    ControlPersist 300", f"    ControlPath {sockets}/%C"]
+    # What a reboot or a kill leaves of a connection is noticed.
+    lines += ["    ServerAliveInterval 10", "    ServerAliveCountMax 6"]
     for name, instance in found["instances"].items():
         gateway = found["networks"][instance["networks"][0]]["gateway_node"]
         lines += [
@@ -72,7 +78,8 @@ def ssh_config() -> Path:
             "    LogLevel ERROR",
         ]
     path = record_folder() / "ssh_config"
-    path.write_text("\n".join(lines) + "\n")
+    # ssh_config(5): the first value that is found holds, so ours go first.
+    path.write_text("\n".join([*lines, (settings.run / "ssh_config").read_text()]))
     return path
 
 

@@ -59,10 +59,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._began = time.time()
         self._playbook = "playbook"
         self._tasks: list[dict[str, Any]] = []
+        self._started: dict[tuple[str, str], float] = {}
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._began = time.time()
         self._playbook = Path(playbook._file_name).stem
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        self._started[(host.get_name(), task._uuid)] = time.time()
 
     def v2_runner_on_ok(self, result: Any) -> None:
         self._add(result, "ok")
@@ -102,6 +106,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                 "action": action,
                 "node": action not in CONTROLLER_ONLY and status in ("ok", "failed", "ignored"),
                 "status": status,
+                "seconds": round(time.time() - self._started.get((result._host.get_name(), task._uuid), time.time()), 2),
                 "changed": bool(result._result.get("changed")),
                 "result": {key: value for key, value in result._result.items() if not key.startswith("_")},
             }
