@@ -24,6 +24,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.errors import Comp
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Ip, Step, Write, run_ip_batch
 
 DEFAULT_ROOT = "/var/lib/compute-service"
+EFFECTS = {"create": "create", "update": "live", "delete": "destroy"}
 Item = dict[str, Any]
 
 
@@ -48,6 +49,8 @@ class Change:
     :ivar action: ``none``, ``create``, ``update`` or ``delete``.
     :ivar reasons: For an update, what differs, a phrase each, such as ``mtu is 1500, declared 1450``.
     :ivar restart_reason: Why a restart is pending, or empty.
+    :ivar effect: What the change means for what uses the item, where ``action`` does not say it: ``restart``, or ``rebuild`` when it is
+        removed and made anew. Otherwise ``create``, ``live`` or ``destroy``, by ``action``.
     :ivar facts: More keys for the item's entry in ``results``.
     """
 
@@ -60,6 +63,7 @@ class Change:
     restart_reason: str = ""
     warnings: list[str] = field(default_factory=list)
     facts: Item = field(default_factory=dict)
+    effect: str = ""
 
 
 class Kind:
@@ -320,6 +324,7 @@ def _entry(change: Change, failure: ComputeError | None) -> Item:
         "name": change.name,
         "action": change.action if change.steps else "none",
         "changed": bool(change.steps) and failure is None,
+        "effect": (change.effect or EFFECTS.get(change.action, "live")) if change.steps else "none",
         "reasons": change.reasons,
         "restart_required": bool(change.restart_reason),
         "restart_reason": change.restart_reason,

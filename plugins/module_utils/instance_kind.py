@@ -267,6 +267,7 @@ class InstanceKind(Kind):
                 change.steps.append(Run(("systemctl", "reset-failed", systemd.unit(now.id)), stage=3))
             change.steps.append(self._start(item))
         elif waiting and (item["restart"] or self.params["restart"]) == "when_required":
+            change.effect = "restart"
             change.reasons += [f"restart: {phrase}" for phrase in waiting if phrase not in change.reasons]
             if now.managed and item["supervisor"] == "systemd":
                 change.steps.append(self._start(item, "restart"))

@@ -118,6 +118,7 @@ results:
     name: {description: The image's name., type: str, returned: always}
     action: {description: "C(none), C(create), C(update) or C(delete).", type: str, returned: always}
     changed: {description: Whether it was changed., type: bool, returned: always}
+    effect: {description: "C(none), C(create), C(live), C(restart), C(rebuild) or C(destroy).", type: str, returned: always}
     reasons: {description: What differed., type: list, elements: str, returned: always}
     restart_required: {description: Always false., type: bool, returned: always}
     restart_reason: {description: Always empty., type: str, returned: always}

@@ -100,6 +100,7 @@ results:
     name: {description: The item's name., type: str, returned: always}
     action: {description: "C(none), C(create), C(update) or C(delete).", type: str, returned: always}
     changed: {description: Whether it was changed., type: bool, returned: always}
+    effect: {description: "C(none), C(create), C(live), C(restart), C(rebuild) or C(destroy).", type: str, returned: always}
     reasons: {description: What differed., type: list, elements: str, returned: always}
     restart_required: {description: Whether a change waits for a restart., type: bool, returned: always}
     restart_reason: {description: Why a restart is needed., type: str, returned: always}

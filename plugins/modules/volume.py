@@ -121,6 +121,7 @@ results:
     name: {description: The volume's name., type: str, returned: always}
     action: {description: "C(none), C(create), C(update) or C(delete).", type: str, returned: always}
     changed: {description: Whether it was changed., type: bool, returned: always}
+    effect: {description: "C(none), C(create), C(live), C(restart), C(rebuild) or C(destroy).", type: str, returned: always}
     reasons: {description: What differed., type: list, elements: str, returned: always}
     restart_required: {description: Whether something takes effect only with a restart of the instance., type: bool, returned: always}
     restart_reason: {description: Why., type: str, returned: always}

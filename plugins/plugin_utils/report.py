@@ -53,5 +53,9 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return one_line(", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
+
+
+def one_line(text: str) -> str:
+    """Give a text without what would steer a terminal, a "?" in its place."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -31,6 +31,7 @@ CONTROLLER_ONLY = {
     "add_host",
     "assert",
     "cloud_plan",
+    "cloud_report",
     "cloud_status",
     "debug",
     "fail",

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.action import cloud_plan, cloud_status
+from ansible_collections.ikcloud.compute.plugins.action import cloud_plan, cloud_report, cloud_status
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION
 from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils import samples
 
@@ -89,3 +91,41 @@ def test_status_is_shown_and_returned() -> None:
 def test_status_says_what_is_wrong_with_its_arguments() -> None:
     for wrong in ({"width": "wide"}, {"width": 3}, {"instance_info": 3}, {"tables": 1}):
         assert run(cloud_status, wrong, variables())["failed"]
+
+
+def changed_nodes() -> dict[str, Any]:
+    result = {"changed": True, "commands": ["ip link …"], "results": [{"name": "br-1", "effect": "live", "reasons": ["it is down"]}]}
+    return {**variables(ik_node_01={"overlay_bridges_done": result}), "ansible_play_hosts_all": ["ik-node-01", "ik-node-02"]}
+
+
+def test_a_plan_is_shown_written_and_fails_on_changes(tmp_path: Path) -> None:
+    shown = Shown()
+    paths = {key: str(tmp_path / key) for key in ("json", "markdown")}
+    result = run(cloud_report, {"planned": True, **paths}, changed_nodes(), shown)
+    assert result["differs"] and result["changed"] is False and result["totals"]["live"] == 1
+    assert shown.texts[0].splitlines()[-1] == "Plan: 1 to change live on 1 node."
+    assert json.loads((tmp_path / "json").read_text())["commands"] == {"ik-node-01": ["ip link …"]}
+    assert "br-1" in (tmp_path / "markdown").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["json", "markdown"]
+    failed = run(cloud_report, {"planned": True, "fail_on_changes": "yes"}, changed_nodes())
+    assert failed["failed"] and "1 to change live" in failed["msg"] and "entries" not in failed
+    assert not run(cloud_report, {"planned": True, "fail_on_changes": True}, variables()).get("failed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"json": "/nonexistent/plan.json"}, "json: there is no folder /nonexistent"),
+        ({"markdown": "/"}, "markdown: / is a folder"),
+        ({"markdown": 7}, "markdown: 7 is not the path"),
+        ({"json": "a\nb"}, "is not the path"),
+        ({"json": "x", "markdown": "./x"}, "are one path"),
+        ({"fail_on_changes": "perhaps"}, "fail_on_changes: 'perhaps' is neither true nor false"),
+        ({"jsn": "x"}, "Unknown argument 'jsn'. Did you mean json?"),
+    ],
+)
+def test_wrong_arguments_of_a_report(arguments: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(cloud_report, {**arguments, "only_validate": True}, changed_nodes())
+    assert result["failed"] and words in result["msg"]
+    assert not list(tmp_path.iterdir())
