@@ -22,6 +22,12 @@ options:
       - What the collection did not make is never removed. An empty list with O(purge=true) is valid.
     type: bool
     default: false
+  spare:
+    description:
+      - Names of others of this kind that O(purge) leaves alone, and for which stays what all of a kind share.
+    type: list
+    elements: str
+    default: []
   root:
     description:
       - The folder that holds everything of the compute service on the node, in the layout of C(lib/images), C(lib/volumes),

@@ -126,6 +126,7 @@ def argument_spec(kind: type[Kind]) -> Item:
         kind.option: {"type": "list", "elements": "dict", "required": True, "options": kind.suboptions},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "purge": {"type": "bool", "default": False},
+        "spare": {"type": "list", "elements": "str", "default": []},
         "root": {"type": "path", "default": DEFAULT_ROOT},
         **kind.options,
     }
@@ -206,6 +207,7 @@ def plan(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool) ->
         except ComputeError as error:
             problems.append(str(error))
     if kind.params["purge"]:
+        listed |= set(kind.params.get("spare") or [])
         changes += [kind.remove(name, found) for name, found in sorted(have.items()) if name not in listed and found.owned]
     raise_all(problems)
     return changes + kind.common(changes, have)

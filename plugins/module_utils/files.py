@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+import time
 from dataclasses import dataclass
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, forget_marks, mark_command, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked, users_of
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Run, Step, Write, remove_file, user_ids
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, MakeFolder, Run, Step, Write, remove_file, user_ids
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,35 @@ def remove_unused(path: str, volumes: str) -> Step:
     return Do(f"rm -f {shlex.quote(path)}", lambda: _remove_unused(path, volumes))
 
 
+def keep_aside(path: str, layout: Layout, stem: str, said: list[str]) -> list[Step]:
+    """List what moves a disk image out of the way, where nobody takes it for a volume; not while somebody uses it.
+
+    :param stem: What its new name begins with; the time is added.
+    :param said: Where it is noted where the file has come to be.
+    """
+
+    def move() -> None:
+        _refuse_used(path, layout.volumes)
+        target = f"{layout.kept}/{stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.img"
+        put_in_place(path, target)
+        forget_marks(path)
+        write_mark(target, MARK, f"kept/{stem}")
+        said.append(f"{path} is kept as {target}; remove it when nobody needs it any more.")
+
+    # The command has the time too, so that check mode says the same.
+    typed = f"mv -nT {shlex.quote(path)} {shlex.quote(f'{layout.kept}/{stem}')}-$(date -u +%Y%m%dT%H%M%SZ).img"
+    return [MakeFolder(layout.kept, mode=0o700), Do(typed, move)]
+
+
 def _remove_unused(path: str, volumes: str) -> None:
+    _refuse_used(path, volumes)
+    remove_file(path)
+    forget_marks(path)
+
+
+def _refuse_used(path: str, volumes: str) -> None:
     users = users_of([path], volumes).get(path)
     if users:
         raise ComputeError(f"{path} is the base of {', '.join(users)}, which would be lost with it.", "Remove these first.")
     if is_locked(path):
         raise ComputeError(f"{path} is in use by a running QEMU.", "Stop its instance first (ikcloud.compute.instance with state=absent does).")
-    remove_file(path)
-    forget_marks(path)

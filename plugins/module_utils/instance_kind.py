@@ -175,7 +175,7 @@ class InstanceKind(Kind):
             if enabled != wanted:
                 (enable if wanted else disable).add(qemu.identifier(item))
         change = Change(SHARED, "update")
-        last = not declared and not left and (self.absent or self.params["purge"])
+        last = not declared and not left and not self.params.get("spare") and (self.absent or self.params["purge"])
         touched = {step.stage for one in changes for step in one.steps if isinstance(step, (Write, Remove)) and step.path.startswith(systemd.UNIT_FOLDER)}
         if declared:
             self._share(change)

@@ -14,6 +14,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.errors import Comp
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Step, user_ids
 
 DEFAULT_ROOT = "/var/lib/compute-service"
+KEPT = "kept"
 # QEMU's unprivileged user; the role prepare makes it.
 DEFAULT_USER = "compute-service"
 # QEMU reads "," in an option's value as its end, systemd reads "%" as a specifier, /bin/sh reads most of the rest.
@@ -144,6 +145,11 @@ class Layout:
     def seed(self, name: str) -> str:
         """Give the path of the NoCloud seed of the instance ``compute-<id>``."""
         return f"{self.volumes}/{name}-seed.img"
+
+    @property
+    def kept(self) -> str:
+        """Where volumes are moved whose instances are purged."""
+        return f"{self.volumes}/{KEPT}"
 
     def instance(self, name: str) -> InstancePaths:
         """Give the paths of the instance ``compute-<id>``."""

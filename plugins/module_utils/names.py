@@ -10,6 +10,8 @@ import re
 
 # Every object that we make on a node begins its mark (a link's ifalias, a file's first line) with this.
 OWNER = "ikcloud.compute"
+# The line of a file that keeps what else is to be known of a thing, as JSON.
+LABELS = "# labels: "
 # IFNAMSIZ in linux/if.h is 16 with the closing NUL.
 MAX_LINK_NAME = 15
 # RFC 1123 section 2.1: a host name's label; an instance's name is its guest's host name.

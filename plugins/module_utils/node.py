@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 import pwd
 import re
@@ -16,8 +17,9 @@ from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, find_tool, missing_tools, run, run_json
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import LABELS, OWNER
 
 Facts = dict[str, Any]
 _MIB = 1 << 20
@@ -31,6 +33,8 @@ def read_node(layout: Layout) -> Facts:
     memory = _memory()
     disk = _disk(layout.root)
     links = _links()
+    instances = {name: instance_facts(instance) for name, instance in sorted(read_instances(layout).items()) if instance.owned}
+    boot_files = [name for name in _names(layout.networks) if name[0].isdigit()]
     return {
         "hostname": socket.gethostname(),
         "cpus": len(os.sched_getaffinity(0)),
@@ -51,7 +55,13 @@ def read_node(layout: Layout) -> Facts:
         "uplink": default_uplink(),
         **_sort_links(links),
         "images": _images(layout),
-        "instances": {name: instance_facts(instance) for name, instance in sorted(read_instances(layout).items()) if instance.owned},
+        "instances": instances,
+        **_volumes(layout),
+        "boot_files": boot_files,
+        "protected": {
+            "instances": [name for name, instance in instances.items() if instance["labels"].get("protect")],
+            "networks": _protected_networks(layout, boot_files),
+        },
     }
 
 
@@ -194,15 +204,65 @@ def _sort_links(links: list[Facts]) -> Facts:
 
 
 def _images(layout: Layout) -> dict[str, Facts]:
-    try:
-        names = sorted(name[: -len(".img")] for name in os.listdir(layout.images) if name.endswith(".img") and not name.startswith("."))
-    except OSError:
-        return {}
     found: dict[str, Facts] = {}
-    for name in names:
+    for name in _disks(layout.images):
+        path = layout.image(name)
+        ours = read_mark(path, MARK) == f"image/{name}"
         try:
-            header = qcow2.read_header(layout.image(name))
-            found[name] = {"format": header.format, "virtual_size": header.virtual_size, "size": os.stat(layout.image(name)).st_size}
+            header = qcow2.read_header(path)
+            found[name] = {"format": header.format, "virtual_size": header.virtual_size, "size": os.stat(path).st_size, "ours": ours}
         except (OSError, ComputeError):
-            found[name] = {"format": None, "virtual_size": None, "size": None}
+            found[name] = {"format": None, "virtual_size": None, "size": None, "ours": ours}
+    return found
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError:
+        return []
+
+
+def _disks(folder: str) -> list[str]:
+    return [name[: -len(".img")] for name in _names(folder) if name.endswith(".img")]
+
+
+def _volumes(layout: Layout) -> Facts:
+    """Give our volumes with the images that they stand on, the seeds, and the images that volumes which were kept aside stand on."""
+    volumes: dict[str, Facts] = {}
+    names = _disks(layout.volumes)
+    for name in names:
+        if not name.endswith("-seed") and read_mark(layout.volume(name), MARK) == f"volume/{name}":
+            volumes[name] = {"base": _base(layout, layout.volume(name))}
+    return {
+        "volumes": volumes,
+        "seeds": [name[: -len("-seed")] for name in names if name.endswith("-seed") and instance_id(name[: -len("-seed")])],
+        "kept_bases": sorted({base for name in _disks(layout.kept) for base in [_base(layout, f"{layout.kept}/{name}.img")] if base}),
+    }
+
+
+def _base(layout: Layout, path: str) -> str | None:
+    """Give the name of the image that a disk stands on, None when it stands on none of ours."""
+    try:
+        backing = qcow2.read_header(path).backing_file
+    except (OSError, ComputeError):
+        return None
+    folder, file = os.path.split(backing or "")
+    return file[: -len(".img")] if folder == layout.images and file.endswith(".img") else None
+
+
+def _protected_networks(layout: Layout, boot_files: list[str]) -> list[str]:
+    """Give the networks whose bridge has the label ``protect``."""
+    found: list[str] = []
+    for file in boot_files:
+        if not file.startswith("10-"):
+            continue
+        lines = _lines(layout.network(file))[:2]
+        network = re.search(r" of the network ([a-z0-9-]+)", lines[0]) if len(lines) == 2 and lines[1].startswith(LABELS) else None
+        try:
+            labels = json.loads(lines[1][len(LABELS) :]) if network else {}
+        except ValueError:
+            continue
+        if network and isinstance(labels, dict) and labels.get("protect"):
+            found.append(network.group(1))
     return found

@@ -8,6 +8,7 @@ The format is QEMU's docs/interop/qcow2.txt; all numbers in it are big-endian.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -131,10 +132,10 @@ def users_of(paths: Iterable[str], folder: str) -> dict[str, list[str]]:
     """
     wanted = {os.path.realpath(path): path for path in paths}
     found: dict[str, list[str]] = {}
-    try:
-        entries = sorted(entry.path for entry in os.scandir(folder) if entry.is_file())
-    except OSError:
-        return found
+    entries: list[str] = []
+    for place in (folder, os.path.join(folder, "kept")):  # those that were kept aside stand on their images too
+        with contextlib.suppress(OSError):
+            entries += sorted(entry.path for entry in os.scandir(place) if entry.is_file())
     for entry in entries:
         try:
             header = read_header(entry)

@@ -47,6 +47,10 @@ options:
         type: list
         elements: str
         default: []
+      labels:
+        description: What else is to be known of its network; kept in its file and read by M(ikcloud.compute.node_info), without a meaning here.
+        type: dict
+        default: {}
 seealso:
   - module: ikcloud.compute.geneve_tunnel
   - module: ikcloud.compute.tap
@@ -125,11 +129,12 @@ diff:
 """
 
 import ipaddress
+import json
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import engine
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.links import Link, LinkKind, Repair, required_problems
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import mac_address, name_problem
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import LABELS, mac_address, name_problem
 
 
 class Bridge(LinkKind):
@@ -142,6 +147,7 @@ class Bridge(LinkKind):
         "network": {"type": "str"},
         "mtu": {"type": "int", "default": 1450},
         "addresses": {"type": "list", "elements": "str", "default": []},
+        "labels": {"type": "dict", "default": {}},
     }
     prefix = "10-"
     kinds = ("bridge",)
@@ -198,6 +204,11 @@ class Bridge(LinkKind):
             repair.reasons.append(f"it has {', '.join(extra)}, which is not declared")
         if set(wanted) - set(have):
             repair.reasons.append(f"it lacks {', '.join(address for address in wanted if address not in have)}")
+
+    def text(self, item: Item) -> str:
+        first, rest = super().text(item).split("\n", 1)
+        labels = item.get("labels")
+        return f"{first}\n{LABELS}{json.dumps(labels, sort_keys=True)}\n{rest}" if labels else f"{first}\n{rest}"
 
     def props(self, link: Link) -> Item:
         return {"network": link.alias.rpartition("/")[2], "mtu": link.mtu, "addresses": sorted(link.addresses), "up": link.up}

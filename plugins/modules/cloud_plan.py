@@ -57,6 +57,7 @@ options:
       - C(user), C(ssh_keys), C(password_hash) and C(user_data) say how to log in, and what cloud-init does.
       - C(power) is C(running) or C(stopped). C(vnc), C(vnc_display), C(accel), C(grace), C(copy) and C(restart) are those of M(ikcloud.compute.instance) and
         M(ikcloud.compute.volume).
+      - C(protect) (false), which networks have too, keeps O(purge) from removing it once it is not declared any more.
     type: raw
   ssh_keys:
     description: The public keys of instances that declare none themselves, by default C(cloud_ssh_keys).
@@ -76,6 +77,15 @@ options:
     description:
       - Whether instances that are not declared are going to be removed, by default C(cloud_purge), else false.
       - Unless they are, their memory and addresses count as taken.
+      - The same goes for networks and images. What has C(protect) is refused; what may belong to an instance on a node that is missing is left alone.
+    type: bool
+  purge_limit:
+    description: How many instances may be removed in one run, by default C(cloud_purge_limit), else 3. More are refused before anything changes.
+    type: int
+  purge_volumes:
+    description:
+      - Whether the disks of instances that O(purge) removes are removed too, by default C(cloud_purge_volumes), else false.
+      - Otherwise they are kept in C(lib/volumes/kept), and so are the images that they stand on.
     type: bool
   group:
     description: The inventory group of the compute nodes.

@@ -122,7 +122,25 @@ node:
       description: By link, its C(instance), C(bridge), C(mtu) and C(up).
       type: dict
     images:
-      description: By base image, its C(format), its C(virtual_size) and its file's C(size) in bytes.
+      description: By base image, its C(format), its C(virtual_size) and its file's C(size) in bytes, and whether it is C(ours).
+      type: dict
+    volumes:
+      description: By volume of ours, the image that is its C(base).
+      type: dict
+    seeds:
+      description: The instances (C(compute-) and digits) that have a seed.
+      type: list
+      elements: str
+    kept_bases:
+      description: The images that volumes which were kept aside stand on.
+      type: list
+      elements: str
+    boot_files:
+      description: The files that bring links and NAT back at boot.
+      type: list
+      elements: str
+    protected:
+      description: C(instances) and C(networks) whose label says that they are not to be removed.
       type: dict
     instances:
       description: By instance, its C(id), C(labels), C(cpu), C(memory) in MiB, C(supervisor), and whether it is C(running) and C(enabled) to start at boot.

@@ -61,6 +61,20 @@ options:
       - Not looked at when the module does not run as root, or when it is empty.
     type: str
     default: compute-service
+  aside:
+    description:
+      - Move volumes that are to be removed into C(lib/volumes/kept), with the time in their names, rather than remove them.
+      - Their images have to stay as long as these do, and M(ikcloud.compute.image) sees to it.
+    type: bool
+    default: false
+  aside_names:
+    description: What to begin the names of these files with, by volume; such as the name of the instance whose disk it was.
+    type: dict
+    default: {}
+  remove_kept:
+    description: Remove what was kept so, once and for all.
+    type: bool
+    default: false
 seealso:
   - module: ikcloud.compute.image
   - module: ikcloud.compute.instance
@@ -129,12 +143,22 @@ results:
     size: {description: "Its size for the guest in bytes, null when that is not known before the image is there.", type: int, returned: when present}
 """
 
+import os
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import engine, qcow2
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build, access_steps, begin_file, finish_step, mark_step, remove_unused, unfinished
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import (
+    Build,
+    access_steps,
+    begin_file,
+    finish_step,
+    keep_aside,
+    mark_step,
+    remove_unused,
+    unfinished,
+)
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, owner_or_none
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, mark_command, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
@@ -156,7 +180,12 @@ class VolumeKind(Kind):
         "size": {"type": "str"},
         "copy": {"type": "bool", "default": False},
     }
-    options = {"owner": {"type": "str", "default": DEFAULT_USER}}
+    options = {
+        "owner": {"type": "str", "default": DEFAULT_USER},
+        "aside": {"type": "bool", "default": False},
+        "aside_names": {"type": "dict", "default": {}},
+        "remove_kept": {"type": "bool", "default": False},
+    }
     tools = ("qemu-img",)
     workers = 4
 
@@ -165,6 +194,7 @@ class VolumeKind(Kind):
         self.layout = Layout(self.root)
         self.owner = owner_or_none(params.get("owner") or "")
         self.bases: dict[str, qcow2.Header] = {}
+        self.kept = False  # whether there are volumes that were kept aside
 
     def problems(self, index: int, item: Item) -> list[str]:
         where = f"volumes[{index}]"
@@ -185,10 +215,15 @@ class VolumeKind(Kind):
                 found.append(f"{where}.size: {error}.")
         return [problem for problem in found if problem]
 
+    def list_problems(self, items: list[Item]) -> list[str]:
+        names = self.params.get("aside_names") or {}
+        return [problem for key, name in names.items() for problem in [name_problem(f"aside_names.{key}", name)] if problem]
+
     def observe(self, items: list[Item]) -> dict[str, Found]:
         self.bases = read_bases(self.layout, {str(item["image"]) for item in items if item.get("image")})
         absent = self.params["state"] == "absent"
         sizes = {item["name"]: None if absent or item.get("size") is None else qcow2.parse_size(item["size"]) for item in items}
+        self.kept = os.path.isdir(self.layout.kept)
         found: dict[str, Found] = {}
         for name, volume in read_volumes(self.layout, sizes, removing=absent).items():
             header = volume.header
@@ -298,11 +333,23 @@ class VolumeKind(Kind):
 
     def remove(self, name: str, have: Found) -> Change:
         path, volume = self.layout.volume(name), have.raw
-        steps: list[Step] = [remove_unused(path, self.layout.volumes)] if volume.header else []
+        steps: list[Step] = []
+        aside = bool(volume.header and self.params.get("aside"))
+        if aside:
+            stem = "-".join([str(part) for part in [(self.params.get("aside_names") or {}).get(name)] if part] + [name])
+            steps = keep_aside(path, self.layout, stem, self.warnings)
+        elif volume.header:
+            steps = [remove_unused(path, self.layout.volumes)]
         if volume.leftover:
             steps.append(Remove(unfinished(path)))
         warnings = [f"volume {name} is in use by a running QEMU now; it is removed only once that has ended."] if volume.locked else []
-        return Change(name, "delete", have.props, None, steps, warnings=warnings)
+        reasons = [f"it is not declared; its file is kept in {self.layout.kept}"] if aside else []
+        return Change(name, "delete", have.props, None, steps, reasons, warnings=warnings)
+
+    def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
+        if not (self.params.get("remove_kept") and self.kept):
+            return []
+        return [Change("kept", "delete", steps=[Remove(self.layout.kept, tree=True, stage=1)])]
 
     def lacking(self, changes: list[Change], check_mode: bool) -> list[str]:
         if check_mode or self.params["state"] == "absent":

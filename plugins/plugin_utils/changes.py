@@ -18,14 +18,7 @@ REGISTERED = {
     PACKAGES: "package",
     USER: "user",
     FOLDERS: "folder",
-    "compute_instances_purged": "instance",
-    "compute_taps_purged": "tap",
-    "compute_seeds_purged": "seed",
-    "compute_volumes_purged": "volume",
-    "overlay_nats_purged": "nat",
-    "overlay_tunnels_purged": "tunnel",
-    "overlay_bridges_purged": "bridge",
-    "images_purged": "image",
+    "compute_instances_removed": "instance",
     "images_done": "image",
     "overlay_bridges_done": "bridge",
     "overlay_tunnels_done": "tunnel",
@@ -34,6 +27,7 @@ REGISTERED = {
     "compute_seeds_done": "seed",
     "compute_taps_done": "tap",
     "compute_instances_done": "instance",
+    "images_removed": "image",
 }
 NOT_IN_RUN, NOT_REACHED = "is not in this run", "was not reached"
 # What a module's entry means if it does not say so itself.
@@ -101,7 +95,7 @@ class Changes:
 
     def totals(self) -> dict[str, int]:
         """Count the entries by kind of change."""
-        counted = {effect: 0 for effect in (*EFFECTS, "pending")}
+        counted = dict.fromkeys((*EFFECTS, "pending"), 0)
         for entry in self.entries:
             counted[entry.effect] += 1
         return counted
@@ -136,12 +130,12 @@ def gather(nodes: Sequence[NodeResults], plan: Mapping[str, Any]) -> Changes:
             changes.missing[node.name] = NOT_REACHED
         else:
             changes.reached.append(node.name)
-        purged = mapping(mapping(mapping(plan.get("nodes")).get(node.name)).get("purge"))
+        purged = mapping(mapping(plan.get("purge")).get(node.name))
         commands: list[str] = []
         for variable, kind in REGISTERED.items():
             result = mapping(node.results.get(variable))
             # A task of the purge that is left out in this run may have run in an earlier play.
-            if variable.endswith("_purged") and not purged.get(f"{kind}s"):
+            if variable.endswith("_removed") and not purged.get(f"{kind}s"):
                 continue
             changes.entries += _entries(node, variable, kind, result)
             commands += [str(command) for command in sequence(result.get("commands"))]
@@ -191,9 +185,14 @@ def _reason(effect: str, entry: Mapping[Any, Any]) -> str:
 
 def _notes(plan: Mapping[str, Any]) -> list[str]:
     left = "; ".join(f"{name}: {why}" for name, why in mapping(plan.get("left_out")).items())
-    undeclared = [f"{name} on {node}" for name, node in mapping(plan.get("undeclared")).items()]
+    purged = mapping(plan.get("purge"))
+    undeclared = [
+        f"{name} on {node}"
+        for name, node in mapping(plan.get("undeclared")).items()
+        if name not in [mapping(item).get("name") for item in sequence(mapping(purged.get(str(node))).get("instances"))]
+    ]
     notes = [f"Left out: {left}."] if left else []
-    if undeclared and not plan.get("purge"):
+    if undeclared:
         notes.append(f"Not declared any more, and left alone without cloud_purge: {', '.join(undeclared)}.")
     return notes
 

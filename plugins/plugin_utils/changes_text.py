@@ -55,7 +55,8 @@ def _line(entry: Entry, columns: list[int]) -> str:
 
 def warnings(changes: Changes) -> list[str]:
     """Say which nodes are missing, and the notes."""
-    return [f"NOT COMPLETE: {one_line(node)} {one_line(why).rstrip('.')}." for node, why in changes.missing.items()] + [one_line(note) for note in changes.notes]
+    missing = [f"NOT COMPLETE: {one_line(node)} {one_line(why).rstrip('.')}." for node, why in changes.missing.items()]
+    return missing + [one_line(note) for note in changes.notes]
 
 
 def summary_line(changes: Changes) -> str:

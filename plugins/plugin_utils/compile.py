@@ -89,7 +89,8 @@ class Compiler:
 
     def _network_on(self, network: Network, node: str, hosts: list[str], lists: dict[str, list[Item]]) -> None:
         addresses = [f"{network.gateway}/{network.cidr.prefixlen}"] if node == network.gateway_node else []
-        lists["bridges"].append({"name": bridge_name(network), "network": network.name, "mtu": self.mtu(network), "addresses": addresses})
+        bridge = {"name": bridge_name(network), "network": network.name, "mtu": self.mtu(network), "addresses": addresses}
+        lists["bridges"].append({**bridge, **({"labels": {"protect": True}} if network.protect else {})})
         lists["tunnels"] += self._tunnels(network, node, hosts)
         # On every node, not only at the gateway: whatever has a network's bridge must be shielded from its guests.
         lists["nats"].append(
@@ -169,6 +170,7 @@ class Compiler:
         return {
             "node": node, "image": instance.image, "user": instance.user, "networks": [nic.network for nic in instance.nics],
             "addresses": [self.addresses.by_instance[instance.name][nic.network] for nic in instance.nics],
+            **({"protect": True} if instance.protect else {}),
         }  # fmt: skip
 
     def instances(self) -> dict[str, Item]:

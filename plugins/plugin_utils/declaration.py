@@ -18,16 +18,17 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import Reader, entries, nearest, parse_size, shown
 
 IMAGE_KEYS = ("url", "path", "checksum", "format")
-NETWORK_KEYS = ("vni", "cidr", "nat", "gateway", "gateway_node", "mtu", "dns", "encapsulation", "nodes")
+NETWORK_KEYS = ("vni", "cidr", "nat", "gateway", "gateway_node", "mtu", "dns", "encapsulation", "nodes", "protect")
 NIC_KEYS = ("network", "address", "mac")
 INSTANCE_KEYS = (
     "image", "network", "nics", "address", "mac", "node", "cpu", "memory", "disk", "user", "ssh_keys", "password_hash", "user_data",
-    "power", "vnc", "vnc_display", "accel", "grace", "copy", "restart",
+    "power", "vnc", "vnc_display", "accel", "grace", "copy", "restart", "protect",
 )  # fmt: skip
 # The whole declaration's own keys: the argument's name, and the variable's where the argument is not given.
 DECLARATION = {
     "images": "cloud_images", "networks": "cloud_networks", "instances": "cloud_instances", "ssh_keys": "cloud_ssh_keys", "user": "cloud_user",
     "encapsulation": "cloud_encapsulation", "underlay_mtu": "cloud_underlay_mtu", "purge": "cloud_purge",
+    "purge_limit": "cloud_purge_limit", "purge_volumes": "cloud_purge_volumes",
 }  # fmt: skip
 
 MAX_VNI = (1 << 24) - 1  # 24 bits: RFC 8926 section 3.4, RFC 7348 section 5
@@ -37,6 +38,7 @@ MAX_CPUS = 255  # QEMU's pc machine without an IOMMU
 MIN_MEMORY, MAX_MEMORY = 16, 16 << 20  # MiB
 MIN_DISK, MAX_DISK = 1 << 20, 64 << 40  # bytes
 MAX_NICS = 8
+DEFAULT_PURGE_LIMIT = 3
 _CHECKSUM = re.compile(r"sha(?:256:(?:[0-9a-f]{64}|(?:https?|file)://[!-~]+)|512:(?:[0-9a-f]{128}|(?:https?|file)://[!-~]+))")
 _URL = re.compile(r"(?:https?://[!-~]+|file:///[!-~]+)")
 _PATH = re.compile(r"/[A-Za-z0-9/._+@=~:-]+")
@@ -65,12 +67,15 @@ def parse(declaration: dict[str, Any], node_names: Sequence[str]) -> tuple[Cloud
         instance = _instance(name, spec, list(images), list(declared_networks), node_names, defaults, problems)
         if instance:
             instances[name] = instance
+    limit = common.integer("purge_limit", 0, 1 << 20, " of instances")
     cloud = Cloud(
         {name: image for name, image in sorted(images.items()) if image},
         dict(sorted(networks.items())),
         dict(sorted(instances.items())),
         common.integer("underlay_mtu", MIN_MTU + OVERHEAD[6], 65535, " of bytes") or 1500,
         bool(common.flag("purge")),
+        DEFAULT_PURGE_LIMIT if limit is None else limit,
+        bool(common.flag("purge_volumes")),
     )
     return cloud, [_name_variable(problem) for problem in problems] + cloud_problems(cloud)
 
@@ -159,6 +164,7 @@ def _network(name: str, spec: object, node_names: Sequence[str], encapsulation: 
         dns,
         chosen or encapsulation,
         tuple(sorted(set(nodes))),
+        bool(reader.flag("protect")),
     )
 
 
@@ -223,11 +229,12 @@ def _instance(
         reader.add("vnc_display", "it is missing; vnc: loopback needs a display of its own on the node, 0 for TCP port 5900.")
     power = reader.choice("power", ("running", "stopped")) or "running"
     copy = reader.flag("copy")
+    protect = bool(reader.flag("protect"))
     if len(problems) > before or image is None:
         return None
     return Instance(
         name=name, id=short_id("instance", name), image=image, nics=nics, node=node, cpu=cpu or 1, memory=memory or 1024, disk=disk, power=power, copy=copy,
-        options={key: value for key, value in options.items() if value is not None}, **login,
+        protect=protect, options={key: value for key, value in options.items() if value is not None}, **login,
     )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ class Network:
     dns: tuple[str, ...] | None
     encapsulation: str
     nodes: tuple[str, ...]
+    protect: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Instance:
     power: str
     copy: bool | None
     options: dict[str, Any]
+    protect: bool = False
 
     def uses(self, network: str) -> bool:
         """Tell whether it has a card in the network."""
@@ -86,13 +88,19 @@ class Instance:
 
 @dataclass(frozen=True)
 class Cloud:
-    """A whole declaration, valid in itself."""
+    """A whole declaration, valid in itself.
+
+    :ivar purge_limit: How many instances may be removed at once.
+    :ivar purge_volumes: Whether the disks of what is removed go too, rather than be kept aside.
+    """
 
     images: dict[str, Image]
     networks: dict[str, Network]
     instances: dict[str, Instance]
     underlay_mtu: int = 1500
     purge: bool = False
+    purge_limit: int = 3
+    purge_volumes: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Snapshot
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import read_nodes, read_snapshot
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.placement import Scheduler, fewest, place
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.purge import Purge, read_infos
 
 
 def make_plan(declaration: dict[str, Any], nodes: object, snapshot: Snapshot | None = None, scheduler: Scheduler = fewest) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def make_plan(declaration: dict[str, Any], nodes: object, snapshot: Snapshot | N
     problems += compiler.problems() + compiler.collisions() + compiler.display_problems()
     raise_all(problems)
     lists = compiler.lists()
+    purge = Purge(cloud, read_infos(nodes), lists, compiler, {**placement.left_out, **addresses.left_out})
+    raise_all(purge.problems())
     left_out = dict(sorted({**addresses.left_out, **placement.left_out}.items()))
     return {
         "nodes": lists,
@@ -58,8 +61,9 @@ def make_plan(declaration: dict[str, Any], nodes: object, snapshot: Snapshot | N
         "missing_nodes": missing,
         "left_out": left_out,
         "undeclared": {name: allocation.node for name, allocation in sorted(snapshot.allocations.items()) if name not in cloud.instances},
+        "purge": purge.by_node(),
         "counts": _counts(cloud, lists, len(missing), len(left_out)),
-        "warnings": addresses.warnings + _warnings(cloud, missing, left_out),
+        "warnings": addresses.warnings + purge.warnings() + _warnings(cloud, missing, left_out),
     }
 
 

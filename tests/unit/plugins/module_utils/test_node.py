@@ -87,7 +87,7 @@ def test_images_and_instances(tmp_path: Path) -> None:
     start.write_text(qemu.start_script(declared, layout, "tcg"), encoding="utf-8")
     found = node.read_node(layout)
     assert found["folders_ready"]
-    assert found["images"]["small"] == {"format": "qcow2", "virtual_size": 1 << 30, "size": 32 + 65536}
+    assert found["images"]["small"] == {"format": "qcow2", "virtual_size": 1 << 30, "size": 32 + 65536, "ours": False}
     assert found["images"]["broken"]["virtual_size"] is None
     assert sorted(found["images"]) == ["broken", "small"]
     assert found["instances"] == {

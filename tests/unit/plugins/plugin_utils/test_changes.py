@@ -43,8 +43,8 @@ def sample() -> Changes:
     }
     mixed = {
         "prepare_packages_done": {"changed": False, "skipped": True},
-        "compute_instances_purged": done(entry("old", "destroy"), commands=("systemctl stop compute-instance@0a1b2c3d.service",)),
-        "compute_taps_purged": done(entry("vnet-0a1b2c3d", "destroy"), commands=("a purge of an earlier play",)),
+        "compute_instances_removed": done(entry("old", "destroy"), commands=("systemctl stop compute-instance@0a1b2c3d.service",)),
+        "images_removed": done(entry("older", "destroy"), commands=("a removal of an earlier play",)),
         "images_done": done(entry("bionic")),
         "overlay_bridges_done": done(entry("br-gnv-fc814e42", "live", "mtu is 1500, declared 1450"), commands=("ip link set dev br-gnv-fc814e42 mtu 1450",)),
         "overlay_tunnels_done": done(entry("gnv-0d5e8a1c", "rebuild", "its VNI is 77, declared 88, so it is deleted and made anew")),
@@ -63,8 +63,8 @@ def sample() -> Changes:
         NodeResults("ik-node-04", {}, None, lost=True),
         NodeResults("ik-node-05", {}, None, lost=True, absent=True),
     ]
-    plan = {"nodes": {"ik-node-02": {"purge": {"instances": ["old"], "taps": []}}}, "left_out": {"web-9": "it may live on ik-node-04"}}
-    return gather(nodes, {**plan, "undeclared": {"web-7": "ik-node-01"}})
+    plan = {"purge": {"ik-node-02": {"instances": [{"name": "old", "id": "0a1b2c3d"}]}}, "left_out": {"web-9": "it may live on ik-node-04"}}
+    return gather(nodes, {**plan, "undeclared": {"old": "ik-node-02", "web-7": "ik-node-01"}})
 
 
 RENDERED = {

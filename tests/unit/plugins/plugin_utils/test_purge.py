@@ -1,0 +1,154 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What goes with cloud_purge, what stays, and what refuses it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
+from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils import samples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+ALONE = {"instances": {}, "networks": {}, "images": {}}
+
+
+def info(plan: dict[str, Any], node: str, **more: Any) -> dict[str, Any]:
+    """What node_info says of a node once a plan is carried out."""
+    lists = plan["nodes"][node]
+    return {
+        "instances": {item["name"]: {"id": item["id"], "labels": item["labels"], "memory": item["memory"]} for item in lists["instances"]},
+        "networks": {item["network"]: {"bridge": item["name"]} for item in lists["bridges"]},
+        "tunnels": [item["name"] for item in lists["tunnels"]],
+        "taps": {item["name"]: {} for item in lists["taps"]},
+        "seeds": [item["name"] for item in lists["seeds"]],
+        "volumes": {item["name"]: {"base": item["image"]} for item in lists["volumes"]},
+        "images": {item["name"]: {"virtual_size": 1 << 20, "ours": True} for item in lists["images"]},
+        "boot_files": [f"10-{item['name']}.ip" for item in lists["bridges"]] + [f"50-nat-{item['name']}.nft" for item in lists["nats"]],
+        "kept_bases": [],
+        "protected": {
+            "instances": [item["name"] for item in lists["instances"] if item["labels"].get("protect")],
+            "networks": [item["network"] for item in lists["bridges"] if item.get("labels", {}).get("protect")],
+        },
+        **more,
+    }
+
+
+def there(declaration: dict[str, Any], missing: str = "", **more: Any) -> dict[str, Any]:
+    """The talk's nodes with a declaration carried out, one of them missing."""
+    nodes = samples.two_nodes()
+    plan = make_plan(declaration, nodes)
+    return {name: {**spec, "info": None if name == missing else info(plan, name, **more)} for name, spec in nodes.items()}
+
+
+def purge(declaration: dict[str, Any], nodes: dict[str, Any], **options: Any) -> dict[str, Any]:
+    plan = make_plan({**declaration, "purge": True, **options}, nodes)
+    found = plan["purge"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_without_purge_nothing_goes() -> None:
+    assert make_plan({**samples.talk(), **ALONE}, there(samples.talk()))["purge"] == {"ik-node-01": {}, "ik-node-02": {}}
+
+
+def test_what_is_declared_stays() -> None:
+    assert purge(samples.talk(), there(samples.talk())) == {"ik-node-01": {}, "ik-node-02": {}}
+    assert purge(samples.talk(), samples.two_nodes()) == {"ik-node-01": {}, "ik-node-02": {}}
+
+
+def test_an_instance_goes_with_what_is_its_own() -> None:
+    nodes = there(samples.talk())
+    gone = purge(samples.talk(**{"instances.web-1": None}), nodes)
+    web = make_plan(samples.talk(), samples.two_nodes())["instances"]["web-1"]["id"]
+    assert gone["ik-node-02"] == {}
+    assert gone["ik-node-01"] == {
+        "instances": [{"name": "web-1", "id": web}], "taps": [f"vnet-{web}"], "seeds": [f"compute-{web}"], "volumes": [f"compute-{web}"],
+        "spare": {}, "aside": True, "aside_names": {f"compute-{web}": "web-1"},
+    }  # fmt: skip
+
+
+def test_all_goes_but_images_of_disks_that_are_kept() -> None:
+    nodes = there(samples.talk())
+    plan = make_plan({**samples.talk(), **ALONE, "purge": True}, nodes)
+    for node in ("ik-node-01", "ik-node-02"):
+        assert {"instances", "taps", "seeds", "volumes", "nats", "tunnels", "bridges"} <= set(plan["purge"][node])
+        assert "images" not in plan["purge"][node]
+        assert any(f"left on {node}" in warning and "bionic" in warning for warning in plan["warnings"])
+    gone = purge({**samples.talk(), **ALONE}, nodes, purge_volumes=True)
+    assert gone["ik-node-01"]["images"] == [{"name": "bionic"}] and gone["ik-node-01"]["aside"] is False
+    kept = purge({**samples.talk(), **ALONE}, there(samples.talk(), kept_bases=["bionic"]), purge_volumes=True)
+    assert "images" not in kept["ik-node-01"]
+
+
+def test_an_image_without_our_mark_stays() -> None:
+    assert purge(samples.talk(), there(samples.talk(), images={"theirs": {"virtual_size": 1 << 20, "ours": False}}))["ik-node-01"] == {}
+
+
+def test_links_that_only_a_file_remembers_go() -> None:
+    files = ["10-br-gnv-0a1b2c3d.ip", "20-gnv-0a1b2c3d.ip", "20-gnv-0a1b2c3e.fdb", "30-vnet-0a1b2c3d.ip", "50-nat-old.nft", "up", "60-notes"]
+    gone = purge(samples.talk(), there(samples.talk(), boot_files=files))["ik-node-02"]
+    assert gone["bridges"] == ["br-gnv-0a1b2c3d"] and gone["taps"] == ["vnet-0a1b2c3d"] and gone["nats"] == ["old"]
+    assert gone["tunnels"] == ["gnv-0a1b2c3d", "gnv-0a1b2c3e"]
+
+
+def test_a_protected_instance_refuses_the_whole() -> None:
+    nodes = there(samples.talk(**{"instances.web-1.protect": True}))
+    message = samples.refusal({**samples.talk(**{"instances.web-1": None, "instances.web-2": None}), "purge": True}, nodes)
+    assert "instance web-1 on ik-node-01 is protected" in message and "protect: false" in message
+    assert not samples.refusal(samples.talk(**{"instances.web-1": None}), nodes)
+    assert not samples.refusal({**samples.talk(**{"instances.web-1.protect": False}), "purge": True}, nodes)
+
+
+def test_a_protected_network_refuses_the_whole() -> None:
+    nodes = there(samples.talk(**{"networks.blue.protect": True}))
+    message = samples.refusal({**samples.talk(), **ALONE, "purge": True}, nodes)
+    assert message.startswith("The network blue on ik-node-02 is protected")
+    # One that merely leaves a node is not removed.
+    assert "bridges" in purge(samples.talk(**{"networks.blue.protect": True, "instances.web-2": None}), nodes)["ik-node-02"]
+
+
+def test_more_than_the_limit_is_refused() -> None:
+    many = samples.talk(instances={f"web-{number}": {"image": "bionic", "network": "blue", "memory": 64} for number in range(5)})
+    none = {**samples.talk(), "instances": {}, "purge": True}
+    message = samples.refusal(none, there(many))
+    assert "would remove 5 instances" in message and "cloud_purge_limit allows 3" in message and "-e cloud_purge_limit=5" in message
+    assert not samples.refusal({**none, "purge_limit": 5}, there(many))
+    assert samples.refusal({**none, "purge_limit": 0}, there(many))
+    assert "cloud_purge_limit" in samples.refusal({**none, "purge_limit": "many"}, there(many))
+
+
+def test_with_a_missing_node_what_may_live_there_stays() -> None:
+    nodes = there(samples.talk(), missing="ik-node-02")
+    tunnels = [item["name"] for item in make_plan(samples.talk(), samples.two_nodes())["nodes"]["ik-node-01"]["tunnels"]]
+    # web-3 is declared and may live on the missing node; a disk of it on this one may be what an interrupted run left.
+    third = samples.talk(**{"instances.web-3": {"image": "bionic", "network": "blue"}, "instances.web-2": None})
+    identifier = make_plan(third, samples.two_nodes())["instances"]["web-3"]["id"]
+    nodes["ik-node-01"]["info"]["volumes"][f"compute-{identifier}"] = {"base": "bionic"}
+    gone = purge(third, nodes)
+    assert gone == {"ik-node-01": {}}
+    assert tunnels and "volumes" not in gone["ik-node-01"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(samples.clouds(), st.data())
+def test_after_a_purge_there_is_nothing_more_to_purge(cloud: tuple[dict[str, Any], dict[str, Any]], data: st.DataObject) -> None:
+    declaration, nodes = cloud
+    was = make_plan(declaration, nodes)
+    stay = data.draw(st.sets(st.sampled_from(sorted(declaration["instances"])))) if declaration["instances"] else set()
+    less = {**declaration, "instances": {name: spec for name, spec in declaration["instances"].items() if name in stay}, "purge": True, "purge_limit": 100}
+    now = make_plan(less, {name: {**spec, "info": info(was, name)} for name, spec in nodes.items()})
+    gone = [item["name"] for leaving in now["purge"].values() for item in leaving.get("instances", [])]
+    assert sorted(gone) == sorted(set(declaration["instances"]) - stay)
+    after = make_plan(less, {name: {**spec, "info": info(now, name)} for name, spec in nodes.items()})
+    assert all(leaving == {} for leaving in after["purge"].values())
+    assert after["nodes"] == now["nodes"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(samples.JSON)
+def test_any_node_info_is_taken(value: Any) -> None:
+    keys = ("boot_files", "protected", "seeds", "volumes", "kept_bases", "taps", "tunnels", "networks", "images")
+    samples.refusal({**samples.talk(), "purge": True}, samples.two_nodes(n1=dict.fromkeys(keys, value)))
