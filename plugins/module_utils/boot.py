@@ -117,15 +117,17 @@ class Boot:
                     files.pop(os.path.basename(step.path), None)
         return files
 
-    def bridge_changes(self, changes: Iterable[Change], prefix: str) -> list[Change]:
+    def bridge_changes(self, changes: Iterable[Change], prefix: str, there: Iterable[str]) -> list[Change]:
         """List what the module ``bridge`` has to do for the unit: it is there as long as there is a bridge of ours.
 
         One module alone is in charge, since check mode on a bare node must not announce the unit once for each kind. What
         stands on bridges that others made keeps the unit too.
+
+        :param there: The links of this node; a file whose bridge is gone is about to be removed.
         """
         after = self.after(changes)
         ours = self.names(prefix)
-        others = [text for file, text in after.items() if not file.startswith(prefix) and bridges_in(text) - set(ours)]
+        others = [text for file, text in after.items() if not file.startswith(prefix) and (bridges_in(text) - set(ours)) & set(there)]
         if others or any(file.startswith(prefix) for file in after):
             return self.make()
         return self.drop()

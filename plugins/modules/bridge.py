@@ -217,7 +217,7 @@ class Bridge(LinkKind):
         return {"network": item["network"], "mtu": item["mtu"], "addresses": sorted(addresses_of(item)), "up": True}
 
     def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
-        return self.boot.bridge_changes(changes, self.prefix)
+        return self.boot.bridge_changes(changes, self.prefix, self.links)
 
 
 def addresses_of(item: Item) -> list[str]:

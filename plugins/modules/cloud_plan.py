@@ -173,6 +173,13 @@ left_out:
   returned: success
   type: dict
   sample: {web-1: it may live on ik-node-02}
+purge:
+  description:
+    - By node, what is not declared any more and goes with O(purge), by kind; empty where nothing does.
+    - C(spare) has the names of what is not listed and stays all the same, C(aside) says whether disks are kept, C(aside_names) whose they are.
+  returned: success
+  type: dict
+  sample: {ik-node-01: {}, ik-node-02: {instances: [{name: web-9, id: 0a1b2c3d}], volumes: [compute-0a1b2c3d], aside: true}}
 undeclared:
   description: Instances that were found on a node and are not declared, with the node.
   returned: success

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import marks
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.modules.image import ImageKind
 from ansible_collections.ikcloud.compute.plugins.modules.volume import VolumeKind
 from storage_helpers import Converge, by_hand, qemu_img
 
@@ -304,3 +305,26 @@ def test_without_root(root: Path, run: Converge, base: Path) -> None:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert file_of(root).stat().st_uid == 65534
+
+
+def test_kept_aside(run: Converge, root: Path, base: Path) -> None:
+    name = "compute-af95e879"
+    run(VolumeKind, volumes=[{"name": name, "image": "small"}, {"name": "data-1", "size": "1M"}])
+    options = {"volumes": [], "purge": True, "spare": ["data-1"], "aside": True, "aside_names": {name: "web-1"}}
+    predicted = run(VolumeKind, check=True, **options)
+    assert (root / f"lib/volumes/{name}.img").exists()
+    done = run(VolumeKind, **options)
+    assert done["commands"] == predicted["commands"] and done["commands"][1].endswith(f"kept/web-1-{name}-$(date -u +%Y%m%dT%H%M%SZ).img")
+    kept = list((root / "lib/volumes/kept").glob("*.img"))
+    assert len(kept) == 1 and kept[0].name.startswith(f"web-1-{name}-20") and str(kept[0]) in " ".join(done["warn"])
+    assert (root / "lib/volumes/data-1.img").exists()
+    assert not run(VolumeKind, **options)["changed"]
+    # Its image can't go from under it.
+    marks.write_mark(str(base), marks.MARK, "image/small")
+    refused = run(ImageKind, images=[{"name": "small"}], state="absent")
+    assert "kept/web-1" in refused["msg"]
+    assert base.exists()
+    assert "remove_kept" not in options and run(VolumeKind, volumes=[], purge=True, remove_kept=True)["changed"]
+    assert not (root / "lib/volumes/kept").exists()
+    with pytest.raises(ComputeError, match="aside_names"):
+        run(VolumeKind, volumes=[], purge=True, aside_names={name: "../x"})

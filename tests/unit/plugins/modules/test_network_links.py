@@ -278,7 +278,7 @@ def test_the_unit_comes_with_the_first_bridge_and_goes_with_the_last() -> None:
     foreign = {BRIDGE["name"]: Link(BRIDGE["name"], "bridge")}
     assert told(Tap, [TAP], {}, None, foreign) == first
     on_foreign = {file: text for file, text in files.items() if not file.startswith("10-")}
-    assert not set(gone[:2]) & set(told(Bridge, [], on_foreign, unit))
+    assert not set(gone[:2]) & set(told(Bridge, [], on_foreign, unit, foreign))
 
 
 def test_a_unit_of_somebody_else() -> None:

@@ -1,0 +1,158 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`plan` says what `site` then does, command by command, from bare to less than there was; run as users run them.
+
+The node is this machine in a network namespace, with a root and an /etc of its own, and without instances, which want systemd.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, missing_tools
+
+PROJECT = Path(__file__).resolve().parents[2]
+# `ip netns exec` gives a mount namespace, too: what is mounted there, the machine does not see.
+COVER = 'mount --bind "$1/etc" /etc && { [ ! -d /run/systemd ] || mount --bind "$1/empty" /run/systemd; } && shift && exec "$@"'
+NETWORKS: dict[str, Any] = {
+    "blue": {"vni": 88, "cidr": "192.168.88.0/24", "nat": True},
+    "green": {"vni": 99, "cidr": "192.168.99.0/24"},
+}
+
+
+class Node:
+    """The node, and the playbooks on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = f"ikcplan{os.getpid()}"
+        self.root = folder / "cs"
+        (folder / "empty").mkdir()
+        shutil.copytree("/etc", folder / "etc", symlinks=True, ignore_dangling_symlinks=True)
+        with (folder / "etc" / "group").open("r+", encoding="utf-8") as groups:
+            if "\nkvm:" not in groups.read():
+                groups.write("kvm:x:60992:\n")
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(folder / "small.qcow2"), "16M"], check=True)
+        variables = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "ansible_become": False,
+            "compute_service_root": str(self.root),
+            "compute_underlay_address": "10.10.20.101",
+        }
+        (folder / "hosts.yml").write_text(yaml.safe_dump({"compute_nodes": {"hosts": {"ik-node-01": variables}}}))
+        subprocess.run(["ip", "netns", "add", self.name], check=True)
+        for line in ("link set lo up", "address add 10.10.20.101/24 dev lo", "route add default dev lo"):
+            self.run("ip", *line.split())
+
+    def run(self, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = ["ip", "netns", "exec", self.name, "sh", "-c", COVER, "sh", str(self.folder), *argv]
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, cwd=self.folder, check=False, timeout=300)
+
+    def play(self, playbook: str, declaration: dict[str, Any], *options: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+        """Give how the playbook went, and the record of its tasks."""
+        (self.folder / "declaration.json").write_text(json.dumps(declaration))
+        records = self.folder / "records"
+        shutil.rmtree(records, ignore_errors=True)
+        done = self.run(
+            *("ansible-playbook", "-i", str(self.folder / "hosts.yml"), "-e", f"@{self.folder / 'declaration.json'}"),
+            *(f"ikcloud.compute.{playbook}", *options),
+            ANSIBLE_COLLECTIONS_PATH=os.environ.get("ANSIBLE_COLLECTIONS_PATH") or str(PROJECT / ".venv" / "collections"),
+            ANSIBLE_NOCOLOR="1",
+            ANSIBLE_CALLBACK_PLUGINS=str(PROJECT / "tests" / "tools" / "callbacks"),
+            ANSIBLE_CALLBACKS_ENABLED="record",
+            IKCLOUD_RECORD=str(records),
+        )
+        return done, json.loads(next(records.iterdir()).read_text())
+
+    def plan(self, declaration: dict[str, Any], *options: str, status: int = 0) -> dict[str, Any]:
+        path = self.folder / "plan.json"
+        done, _record = self.play("plan", declaration, "-e", f"plan_json={path}", *options)
+        assert done.returncode == status, done.stdout + done.stderr
+        plan = json.loads(path.read_text())
+        assert isinstance(plan, dict)
+        return plan
+
+    def site(self, declaration: dict[str, Any]) -> dict[str, Any]:
+        done, record = self.play("site", declaration)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return record
+
+    def planned_and_done(self, declaration: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is planned is what is done, and then there is nothing more to do."""
+        plan = self.plan(declaration)
+        record = self.site(declaration)
+        assert [line for task in record["tasks"] for line in task["result"].get("commands", []) if task["node"]] == plan["commands"].get("ik-node-01", [])
+        assert not self.plan(declaration, "-e", "plan_fail_on_changes=true")["entries"]
+        return plan, record
+
+    def links(self) -> set[str]:
+        return {link["ifname"] for link in json.loads(self.run("ip", "-j", "link").stdout)}
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    if missing_tools(tuple(PACKAGES)) or not Path("/usr/bin/python3").exists():
+        pytest.skip("site would install packages here")
+    folder = Path(tempfile.mkdtemp(prefix="ikc"))
+    made = Node(folder)
+    yield made
+    subprocess.run(["ip", "netns", "delete", made.name], check=False)
+    shutil.rmtree(folder)
+
+
+def test_from_bare_to_less(node: Node) -> None:
+    image = {"path": str(node.folder / "small.qcow2")}
+    whole = {"cloud_images": {"one": image, "two": image}, "cloud_networks": NETWORKS, "cloud_purge": True}
+
+    first = node.plan(whole, "-e", "plan_fail_on_changes=true", "-e", "plan_markdown=plan.md", status=2)
+    assert first["totals"]["create"] == 12 and first["totals"]["live"] == 1  # the sysctl
+    assert "| ik-node-01 | + create | image | one |" in (node.folder / "plan.md").read_text()
+    assert not node.root.exists()
+    node.planned_and_done(whole)
+    quiet = [task["task"] for task in node.site(whole)["tasks"] if task["node"]]
+    assert len(quiet) <= 9, quiet
+
+    # What was changed by hand is found, and mended.
+    bridge = min(link for link in node.links() if link.startswith("br-gnv-"))
+    node.run("ip", "link", "set", "dev", bridge, "mtu", "1400")
+    plan, _record = node.planned_and_done(whole)
+    assert [(entry["name"], entry["change"], entry["reason"]) for entry in plan["entries"]] == [(bridge, "live", "mtu is 1400, declared 1450")]
+
+    # Protected, then no longer declared: refused, with nothing changed.
+    protected = {**whole, "cloud_networks": {**NETWORKS, "green": {**NETWORKS["green"], "protect": True}}}
+    node.site(protected)
+    less = {**whole, "cloud_images": {"one": image}, "cloud_networks": {"blue": NETWORKS["blue"]}}
+    for playbook in ("plan", "site"):
+        done, record = node.play(playbook, less)
+        assert done.returncode == 2 and "network green on ik-node-01 is protected" in done.stdout, done.stdout
+        assert not [task["task"] for task in record["tasks"] if task["changed"]]
+    done, record = node.play("teardown", less)
+    assert done.returncode == 2 and "teardown_protected=true" in done.stdout and not [task for task in record["tasks"] if task["changed"]]
+
+    # Unprotected first, it goes: without purge it stays.
+    node.site(whole)
+    assert not node.plan({**less, "cloud_purge": False})["entries"]
+    plan, record = node.planned_and_done(less)
+    assert plan["totals"]["destroy"] == len(plan["entries"]) == 3, plan["entries"]
+    assert {entry["kind"] for entry in plan["entries"]} == {"bridge", "nat", "image"}
+    assert len([link for link in node.links() if link.startswith("br-gnv-")]) == 1
+
+    # From one to another, with the same VNI and the same addresses, in one run.
+    other = {**less, "cloud_networks": {"red": {**NETWORKS["blue"], "nat": False}}, "cloud_images": {"three": image}}
+    node.planned_and_done(other)
+    node.planned_and_done({"cloud_purge": True})
+    assert not [link for link in node.links() if link.startswith(("br-gnv-", "gnv-", "vnet-"))]
+    assert not [*node.root.glob("run/networks/*"), *node.root.glob("lib/images/*")]
