@@ -19,7 +19,7 @@ sys.path.insert(0, str(PROJECT / "tests" / "tools"))
 import cloud  # noqa: E402
 
 # Those that look at all nodes at once; the others run on one.
-WHOLE_CLOUD = ("cloud_plan", "cloud_status")
+WHOLE_CLOUD = ("cloud_plan", "cloud_report", "cloud_status")
 MODULES = sorted(path.stem for path in (PROJECT / "plugins" / "modules").glob("*.py") if path.stem != "__init__")
 
 
