@@ -138,7 +138,7 @@ def commands(record: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
     """Give the commands of each task that lists some, by host and task."""
     found: dict[str, dict[str, list[str]]] = {}
     for task in record["tasks"]:
-        if "commands" in task["result"]:
+        if task["node"] and "commands" in task["result"]:
             found.setdefault(task["host"], {}).setdefault(task["task"], []).extend(task["result"]["commands"])
     return found
 
