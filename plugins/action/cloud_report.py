@@ -50,7 +50,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except ComputeError as error:
             result.update(failed=True, msg=str(error))
             return result
-        lines = plan_lines(changes, commands) if planned else [*warnings(changes)[len(changes.missing) :], summary_line(changes)]
+        lines = plan_lines(changes, commands) if planned else [*warnings(changes)[len(changes.missing) :], summary_line(changes, bool(self._task.check_mode))]
         if display:
             self._display.display("\n".join(["", *lines, ""]))
         if fail and changes.changes:

@@ -59,8 +59,13 @@ def warnings(changes: Changes) -> list[str]:
     return missing + [one_line(note) for note in changes.notes]
 
 
-def summary_line(changes: Changes) -> str:
-    """Sum up a run that is over."""
+def summary_line(changes: Changes, check_mode: bool = False) -> str:
+    """Sum up a run that is over.
+
+    :param check_mode: Whether it only said what it would do.
+    """
+    if check_mode:
+        return f"Nothing was changed in check mode. {totals_line(changes, planned=True)}"
     lost = [node for node, why in changes.missing.items() if why != NOT_IN_RUN]
     head = "Done on all nodes: "
     if lost:

@@ -87,6 +87,7 @@ def test_nothing_to_do() -> None:
     changes = gather(nodes, {})
     assert plan_lines(changes) == ["Plan: nothing to do on 2 nodes."]
     assert summary_line(changes) == "Done on all nodes: nothing was to be done."
+    assert summary_line(changes, check_mode=True) == "Nothing was changed in check mode. Plan: nothing to do on 2 nodes."
     assert not changes.changes and not changes.commands and markdown(changes) == "### Plan: nothing to do on 2 nodes.\n"
 
 
