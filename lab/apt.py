@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The host's own apt sources and settings, so that a root is built from the same mirror the host itself uses.
 
 Only the distribution's entries count: its suites, its components, its keyring. What a person added beside them
@@ -34,12 +37,7 @@ class Source:
             return []
         ours = {codename, f"{codename}-updates", f"{codename}-security", f"{codename}/updates"}
         option = f"[signed-by={self.signed_by}] " if self.signed_by else ""
-        return [
-            f"deb {option}{uri} {suite} {' '.join(self.components)}"
-            for uri in self.uris
-            for suite in self.suites
-            if suite in ours
-        ]
+        return [f"deb {option}{uri} {suite} {' '.join(self.components)}" for uri in self.uris for suite in self.suites if suite in ours]
 
 
 def parse_one_line(text: str) -> Iterator[Source]:

@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A small initramfs: busybox, the few kernel modules that reach an ext4 root on virtio, and files/initramfs-init.
 
 The distribution's own is 30 MB and takes the loader and udev some 15 s to get through under TCG; this one is 3 MB.
@@ -73,9 +76,7 @@ def find_busybox(root: Path) -> Path:
 
 def write_initramfs(root: Path, target: Path) -> None:
     modules = module_files(root, ROOT_MODULES)
-    entries: list[tuple[str, int, bytes]] = [
-        (name, stat.S_IFDIR | 0o755, b"") for name in ("bin", "dev", "proc", "sys", "root", "modules")
-    ]
+    entries: list[tuple[str, int, bytes]] = [(name, stat.S_IFDIR | 0o755, b"") for name in ("bin", "dev", "proc", "sys", "root", "modules")]
     entries.append(("bin/busybox", stat.S_IFREG | 0o755, find_busybox(root).read_bytes()))
     entries.append(("bin/sh", stat.S_IFLNK | 0o777, b"busybox"))
     entries.append(("init", stat.S_IFREG | 0o755, (FILES / "initramfs-init").read_bytes()))
