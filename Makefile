@@ -8,6 +8,11 @@ export PYTHONDONTWRITEBYTECODE := 1
 
 LAYERS ?= lint unit real artifact molecule
 INVENTORY ?= inventory/lab
+# Of make lab-up: vm, or container; and how many nodes.
+KIND ?= $(or $(IKCLOUD_LAB_KIND),vm)
+NODES ?= 2
+export NODES
+export IKCLOUD_LAB_KIND = $(KIND)
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,10 +23,10 @@ venv: ## Make the Python environment in .venv
 demo: lab-up ## Run the talk's cloud on two virtual machines, and show it
 	tests/tools/demo
 
-lab-up: venv ## Start the two nodes, after building their images if need be
+lab-up: venv ## Start the nodes (KIND=vm or container, NODES=2), after building what is missing
 	python -m lab up
 
-lab-down: venv ## Stop the two nodes and remove their state
+lab-down: venv ## Stop the nodes and remove their state
 	python -m lab down
 
 test: venv ## Run every test (LAYERS="lint unit" for some)

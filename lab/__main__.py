@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """python3 -m lab up | down | status | images | ssh NODE [COMMAND…]"""
 
 from __future__ import annotations
@@ -7,35 +10,62 @@ import os
 import sys
 from pathlib import Path
 
-from . import webserver
+from . import contain, forward, webserver
 from .cluster import Cluster
 from .host import LabError, environment, say
-from .images import build_images
+from .images import Image, build_images
+from .recipes import RECIPES
 from .settings import Settings
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python3 -m lab", description="Two QEMU machines to be the cloud's nodes.")
+    parser = argparse.ArgumentParser(prog="python3 -m lab", description="Machines or containers to be the cloud's nodes.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="build the images if need be, start the nodes, wait for SSH")
     commands.add_parser("down", help="stop the nodes and remove their state; built images stay")
     commands.add_parser("status", help="what runs, and how to reach it; fails when something does not")
-    commands.add_parser("images", help="only build the images")
+    images = commands.add_parser("images", help="only build the images")
+    images.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)}; all when none is named")
     ssh = commands.add_parser("ssh", help="log in to a node, or run a command there")
     ssh.add_argument("node")
     ssh.add_argument("words", nargs=argparse.REMAINDER)
-    serve = commands.add_parser("serve", help="the image server's own process, started by up")
+    # The lab's own processes in the background, started by up.
+    serve = commands.add_parser("serve", help=argparse.SUPPRESS)
     serve.add_argument("directory", type=Path)
+    serve.add_argument("address")
     serve.add_argument("port", type=int)
     serve.add_argument("pidfile", type=Path)
+    leading = commands.add_parser("forward", help=argparse.SUPPRESS)
+    leading.add_argument("namespace", type=Path)
+    leading.add_argument("pidfile", type=Path)
+    leading.add_argument("rules", nargs="+")
+    node = commands.add_parser("contain", help=argparse.SUPPRESS)
+    node.add_argument("--kvm", action="store_true")
+    node.add_argument("prefix")
+    node.add_argument("index", type=int)
+    node.add_argument("directory", type=Path)
+    node.add_argument("tree", type=Path)
+    node.add_argument("pidfile", type=Path)
     return parser
+
+
+def _checked(cluster: Cluster, names: list[str]) -> list[Image]:
+    unknown = sorted(set(names) - set(RECIPES))
+    if unknown:
+        raise LabError(f"there is no image {', '.join(unknown)}; there are {', '.join(RECIPES)}")
+    return list(build_images(cluster.settings.cache, tuple(names)).values())
 
 
 def main() -> int:
     arguments = _arguments().parse_args()
     if arguments.command == "serve":
-        webserver.serve(arguments.directory, arguments.port, arguments.pidfile)
+        webserver.serve(arguments.directory, arguments.address, arguments.port, arguments.pidfile)
         return 0
+    if arguments.command == "forward":
+        forward.forward(arguments.namespace, arguments.pidfile, arguments.rules)
+        return 0
+    if arguments.command == "contain":
+        return contain.contain(arguments.prefix, arguments.index, arguments.directory, arguments.tree, arguments.pidfile, arguments.kvm)
     cluster = Cluster(Settings.from_environment())
     if arguments.command == "up":
         cluster.up()
@@ -44,7 +74,7 @@ def main() -> int:
     elif arguments.command == "status":
         return 0 if cluster.status() else 1
     elif arguments.command == "images":
-        for image in build_images(cluster.settings.cache).values():
+        for image in _checked(cluster, arguments.names):
             say(f"{image.name}: {image.path}")
     elif arguments.command == "ssh":
         port = cluster.ports().get(arguments.node)

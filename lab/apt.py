@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The host's own apt sources and settings, so that a root is built from the same mirror the host itself uses.
 
 Only the distribution's entries count: its suites, its components, its keyring. What a person added beside them

@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Built things, kept by a hash of what they are built from, and never seen half built."""
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .host import say
+from .host import inherited, say
 
 
 def digest(*parts: str) -> str:
@@ -30,18 +33,34 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """One process at a time; the kernel lets go of the lock when its holder dies, however it dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    """One run at a time. The kernel lets go of the lock when its last holder dies, however it dies; the commands that
+    `host.run` starts hold it too, so nobody goes to work beside what a killed run left running."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another run is busy with {what}; waiting for it")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"another run is busy with {what}; waiting for it")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not _is(path, descriptor):
+                continue  # the one before removed it with its folder
+            inherited.append(descriptor)
+            try:
+                yield
+            finally:
+                inherited.remove(descriptor)
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def build_once(target: Path, work: Path, build: Callable[[Path, Path], None]) -> bool:
@@ -56,8 +75,11 @@ def build_once(target: Path, work: Path, build: Callable[[Path, Path], None]) ->
     work.mkdir(parents=True)
     try:
         build(temp, work)
-        with temp.open("rb") as stream:
-            os.fsync(stream.fileno())
+        descriptor = os.open(temp, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         temp.rename(target)
     finally:
         _remove(temp)

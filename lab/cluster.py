@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Bringing the nodes up and down, whatever state an earlier run left."""
 
 from __future__ import annotations
@@ -7,56 +10,107 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
-from . import webserver
 from .cache import locked
+from .container import Containers
 from .host import LabError, environment, require_tools, run, say
-from .images import build_images
-from .machine import Machine
-from .pidfile import holder, stop
-from .recipes import GUESTS
-from .settings import Settings
+from .images import Image
+from .settings import KINDS, Settings, node_index, underlay_address
+from .vm import Machines
+
+_BUSY = "bringing the lab up or down"
+
+
+class Nodes(Protocol):
+    """What a kind of lab is to do."""
+
+    def require(self) -> None:
+        """Refuse where this machine or user can't have this kind, with what to do about it."""
+
+    def build(self) -> list[Image]:
+        """Build what is missing; give the guests' images."""
+
+    def found(self) -> list[str]:
+        """The nodes that are there, running or not."""
+
+    def running(self, name: str) -> int | None:
+        """The node's process."""
+
+    def holds_port(self, name: str) -> bool:
+        """Whether a process of ours listens at the node's port."""
+
+    def console(self, name: str) -> Path: ...
+
+    def serve(self, images: list[Image]) -> None:
+        """Have the guest images at http://10.0.2.2:<port>/ in the nodes."""
+
+    def serving(self) -> int | None: ...
+
+    def fresh(self, names: Iterable[str]) -> list[str]:
+        """Those of the nodes that `start` makes anew, so that they get a new host key."""
+
+    def start(self, ports: Mapping[str, int], key: str) -> None:
+        """Make and start all of these nodes, SSH at their ports."""
+
+    def variables(self) -> dict[str, str]:
+        """What an inventory has to say of these nodes besides how they are reached."""
+
+    def remove(self) -> None:
+        """Stop and remove whatever is there."""
+
+
+def nodes_of(settings: Settings, kind: str) -> Nodes:
+    return Containers(settings) if kind == "container" else Machines(settings)
 
 
 class Cluster:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.machines = [Machine(index, settings) for index in range(1, settings.nodes + 1)]
-        self.web_pid = settings.run / "webserver.pid"
-        self.web_directory = settings.run / "images"
         self._ports = settings.run / "ports.json"
+        self._kind = settings.run / "kind"
+        self._lock = settings.run / "lock"
 
     # --- up -----------------------------------------------------------------------------------------------------
 
     def up(self) -> None:
         settings = self.settings
+        nodes = nodes_of(settings, settings.kind)
+        nodes.require()
         require_tools()
-        images = build_images(settings.cache)
-        settings.run.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with locked(settings.cache / "up.lock", "bringing the lab up or down"):
-            self._refuse_other_size()
+        guests = nodes.build()
+        with locked(self._lock, _BUSY):
+            self._refuse_another()
+            self._kind.write_text(settings.kind, encoding="ascii")
             key = self._key()
-            webserver.publish([images[name] for name in GUESTS], self.web_directory)
-            if webserver.start(self.web_directory, settings.http_port, self.web_pid, settings.run / "webserver.log"):
-                say(f"serving the guest images on 127.0.0.1:{settings.http_port} (10.0.2.2 in the nodes)")
-            ports = self._allocate_ports()
-            for machine in self.machines:
-                self._start(machine, images["node"].path, key, ports[machine.name])
+            ports = self._allocate_ports(nodes)
+            nodes.serve(guests)
+            for name in nodes.fresh(ports):
+                self._forget_host_key(ports[name])
+            nodes.start(ports, key)
             self._write_ssh_config(ports)
-            for machine in self.machines:
-                self._wait(machine, ports[machine.name])
-        say(f"up: {', '.join(machine.name for machine in self.machines)}; `python3 -m lab status` says how to reach them")
+            write(settings.run / "inventory.json", json.dumps(inventory(ports, nodes.variables()), indent=2) + "\n")
+            for name, port in ports.items():
+                self._wait(nodes, name, port)
+        say(f"up: {', '.join(ports)}; `python3 -m lab status` says how to reach them")
 
-    def _refuse_other_size(self) -> None:
-        """The underlay's form depends on the number of nodes, so a running lab cannot grow."""
-        found = self.settings.run / "nodes"
-        ours = {machine.name for machine in self.machines}
-        running = {path.name for path in found.glob("*") if holder(path / f"{path.name}.pid") is not None}
-        if running and len(ours) != (len(json.loads(self._ports.read_text())) if self._ports.exists() else len(ours)):
-            raise LabError(f"{', '.join(sorted(running))} run in a lab of another size: `python3 -m lab down` first")
+    def kind(self) -> str:
+        """The kind of the lab that is there, else of the one that is asked for."""
+        found = self._kind.read_text(encoding="ascii").strip() if self._kind.exists() else ""
+        return found if found in KINDS else self.settings.kind
+
+    def _refuse_another(self) -> None:
+        """The underlay depends on the number of nodes, so a running lab cannot grow."""
+        there = nodes_of(self.settings, self.kind())
+        running = [name for name in there.found() if there.running(name) is not None]
         if not running:
+            if there.found() and self.kind() != self.settings.kind:
+                there.remove()
             self._ports.unlink(missing_ok=True)
+        elif (self.kind(), len(self.ports())) != (self.settings.kind, self.settings.nodes):
+            raise LabError(f"{', '.join(running)} run in a lab of another kind or size ({self.kind()}, {len(self.ports())} nodes): `python3 -m lab down` first")
 
     def _key(self) -> str:
         path = self.settings.key
@@ -70,57 +124,41 @@ class Cluster:
             return {}
         return {str(name): int(port) for name, port in json.loads(self._ports.read_text(encoding="utf-8")).items()}
 
-    def _allocate_ports(self) -> dict[str, int]:
+    def _allocate_ports(self, nodes: Nodes) -> dict[str, int]:
         """The ports of a lab that runs stay; otherwise the configured ones, or the next free when one is taken."""
         ports = self.ports()
         candidate = self.settings.ssh_port
-        for machine in self.machines:
-            if machine.running() is not None and machine.name in ports:
+        for name in self.settings.node_names():
+            if name in ports and nodes.holds_port(name):
                 continue
-            candidate = max(candidate, self.settings.ssh_port + machine.index - 1)
-            while candidate in {port for name, port in ports.items() if name != machine.name} or not _free(candidate):
+            wanted = self.settings.ssh_port + node_index(name) - 1
+            candidate = max(candidate, wanted)
+            while candidate in {port for other, port in ports.items() if other != name} or not _free(candidate):
                 candidate += 1
-            wanted = self.settings.ssh_port + machine.index - 1
             if candidate != wanted:
-                say(f"{machine.name}: port {wanted} is taken, using {candidate}: tell the inventory (see status)")
-            ports[machine.name] = candidate
-        temp = self._ports.with_suffix(".tmp")
-        temp.write_text(json.dumps(ports, indent=2) + "\n", encoding="utf-8")
-        temp.rename(self._ports)
+                say(f"{name}: port {wanted} is taken, using {candidate}: tell the inventory (see status)")
+            ports[name] = candidate
+        write(self._ports, json.dumps(ports, indent=2) + "\n")
         return ports
-
-    def _start(self, machine: Machine, image: Path, key: str, port: int) -> None:
-        base = machine.base()
-        if machine.running() is not None:
-            stale = "" if base == image else " (from an older image; `down` and `up` renew it)"
-            say(f"{machine.name} is running{stale}")
-            return
-        if base != image:
-            say(f"{machine.name}: new disk and seed")
-            machine.create(image, key)
-            self._forget_host_key(port)
-        machine.console.unlink(missing_ok=True)
-        machine.start(port)
-        say(f"{machine.name}: started, {self.settings.memory} MiB, {self.settings.cpus} CPUs")
 
     def _forget_host_key(self, port: int) -> None:
         if self.settings.known_hosts.exists():
             run(["ssh-keygen", "-q", "-R", f"[127.0.0.1]:{port}", "-f", self.settings.known_hosts])
 
-    def _wait(self, machine: Machine, port: int) -> None:
+    def _wait(self, nodes: Nodes, name: str, port: int) -> None:
         began = time.monotonic()
         told = 0.0
         while not self._answers(port):
             passed = time.monotonic() - began
-            if machine.running() is None:
-                raise LabError(f"{machine.name} ended while booting; its console's last lines:\n{machine.console_tail()}")
-            if passed > self.settings.boot_timeout:
-                raise LabError(f"{machine.name}: no SSH after {passed:.0f} s; its console's last lines:\n{machine.console_tail()}")
+            ended = nodes.running(name) is None
+            if ended or passed > self.settings.boot_timeout:
+                what = "ended while booting" if ended else f"no SSH after {passed:.0f} s"
+                raise LabError(f"{name}: {what}; its console's last lines:\n{_tail(nodes.console(name))}")
             if passed - told >= 5:
                 told = passed
-                say(f"waiting for SSH on {machine.name}… {passed:.0f} s")
-            time.sleep(0.5)
-        say(f"{machine.name}: SSH answers")
+                say(f"waiting for SSH on {name}… {passed:.0f} s")
+            time.sleep(0.2)
+        say(f"{name}: SSH answers")
 
     def _answers(self, port: int) -> bool:
         # The greeting first: a login attempt costs a booting machine more than a look at the port.
@@ -153,7 +191,7 @@ class Cluster:
         options = [word for name, value in self.ssh_options().items() for word in ("-o", f"{name}={value}")]
         return ["ssh", "-q", "-F", "/dev/null", *options, "-p", str(port), "root@127.0.0.1"]
 
-    def _write_ssh_config(self, ports: dict[str, int]) -> None:
+    def _write_ssh_config(self, ports: Mapping[str, int]) -> None:
         lines: list[str] = []
         for name, port in ports.items():
             lines += [f"Host {name}", "    HostName 127.0.0.1", f"    Port {port}", "    User root"]
@@ -168,36 +206,52 @@ class Cluster:
     # --- down and status ----------------------------------------------------------------------------------------
 
     def down(self) -> None:
-        with locked(self.settings.cache / "up.lock", "bringing the lab up or down"):
-            found = sorted((self.settings.run / "nodes").glob("ik-node-*"))
-            machines = [Machine(int(path.name.rsplit("-", 1)[-1]), self.settings) for path in found]
-            for machine in machines:
-                say(f"{machine.name}: {machine.stop()}")
-            stop(self.web_pid)
-            if self.settings.run.exists():
+        if self.settings.run.exists():
+            with locked(self._lock, _BUSY):
+                nodes_of(self.settings, self.kind()).remove()
                 shutil.rmtree(self.settings.run)
-        say(f"down; the images stay in {self.settings.cache / 'images'}")
+        say(f"down; what was built stays in {self.settings.cache}")
 
     def status(self) -> bool:
         ports = self.ports()
+        nodes = nodes_of(self.settings, self.kind())
         everything = True
-        for machine in self.machines:
-            pid = machine.running()
-            port = ports.get(machine.name, 0)
+        for name in list(ports) or self.settings.node_names():
+            pid = nodes.running(name)
+            port = ports.get(name, 0)
             answers = pid is not None and self._answers(port)
             everything = everything and answers
             state = f"pid {pid}, SSH {'answers' if answers else 'does not answer'}" if pid else "down"
-            print(f"{machine.name}: {state}")
+            print(f"{name}: {state}")
             if pid:
                 print(
-                    f"  ansible_host=127.0.0.1 ansible_port={port} ansible_user=root "
-                    f"ansible_ssh_private_key_file={self.settings.key}\n  underlay {machine.address}, console {machine.console}"
+                    f"  ansible_host=127.0.0.1 ansible_port={port} ansible_user=root ansible_ssh_private_key_file={self.settings.key}\n"
+                    f"  underlay {underlay_address(node_index(name))}, console {nodes.console(name)}"
                 )
-        web = holder(self.web_pid)
+        web = nodes.serving()
         print(f"images: {f'pid {web}, http://10.0.2.2:{self.settings.http_port}/ in the nodes' if web else 'not served'}")
         if everything:
-            print(f"ssh -F {self.settings.run / 'ssh_config'} {self.machines[0].name}")
+            print(f"ssh -F {self.settings.run / 'ssh_config'} {next(iter(ports))}")
         return everything and web is not None
+
+
+def inventory(ports: Mapping[str, int], variables: Mapping[str, str]) -> dict[str, Any]:
+    """What inventory/lab/nodes prints, beside what inventory/lab/hosts.yml says: the nodes that are up, and their kind's variables."""
+    hosts = {name: {"compute_underlay_address": underlay_address(node_index(name))} for name in ports}
+    return {"compute_nodes": {"hosts": list(ports), "vars": dict(variables)}, "_meta": {"hostvars": hosts}}
+
+
+def write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temp = path.with_suffix(".tmp")
+    temp.write_text(text, encoding="utf-8")
+    temp.rename(path)
+
+
+def _tail(console: Path, lines: int = 15) -> str:
+    if not console.exists():
+        return ""
+    return "\n".join(console.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def _free(port: int) -> bool:

@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A bootable qcow2 from a directory, without root, loop devices or mounting anything.
 
 MBR with one ext4 partition at 1 MiB; GRUB's boot.img in the first 440 bytes, its core image in the gap behind it.

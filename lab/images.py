@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """From a recipe to a disk in the cache: the root's tar unpacked, the recipe's files laid over it, a disk made."""
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from .cache import build_once, digest, locked, sha256_of
 from .disk import write_disk
 from .host import LabError, require_tools, run, say
 from .initramfs import FILES, kernel_version, write_initramfs
-from .recipes import RECIPES, Recipe
+from .recipes import CONTAINER, RECIPES, Recipe
 from .roots import build_root, root_key
 from .small import pick_small_root
 
@@ -26,6 +29,11 @@ class Image:
     name: str
     path: Path
     sha256: str
+
+    @property
+    def full_name(self) -> str:
+        """With the hash of what it is built from."""
+        return self.path.stem
 
 
 def image_key(recipe: Recipe) -> str:
@@ -42,6 +50,29 @@ def build_images(cache: Path, names: tuple[str, ...] = ()) -> dict[str, Image]:
         if missing:
             require_tools()
         return {recipe.name: _build(recipe, cache) for recipe in wanted}
+
+
+def build_tree(cache: Path) -> Path:
+    """The root of the nodes of kind container, unpacked; nobody writes in it, since they have it as an overlay's lower layer."""
+    recipe = CONTAINER
+    target = cache / "images" / f"{recipe.name}-{image_key(recipe)}"
+    with locked(cache / "lock", "the images"):
+        if not target.exists():
+            tar = build_root(recipe.root, cache)
+
+            def build(temp: Path, work: Path) -> None:
+                temp.mkdir(mode=0o755)
+                _unpack(tar, temp, [])
+                _lay_over(recipe, temp)
+
+            began = time.monotonic()
+            build_once(target, cache / "work" / f"tree-{recipe.name}", build)
+            say(f"{recipe.name}: root unpacked in {time.monotonic() - began:.0f} s")
+    return target
+
+
+def _unpack(tar: Path, root: Path, prefix: list[str]) -> None:
+    run([*prefix, "tar", "--extract", "--numeric-owner", "--same-permissions", "--exclude=./dev/*", f"--file={tar}", f"--directory={root}"])
 
 
 def _path(recipe: Recipe, cache: Path) -> Path:
@@ -79,7 +110,7 @@ def _make_disk(recipe: Recipe, tar: Path, temp: Path, work: Path) -> None:
         ["fakeroot", "-s", str(memory), "--"],
         ["fakeroot", "-i", str(memory), "--"],
     )  # fmt: skip
-    run([*unpack, "tar", "--extract", "--numeric-owner", "--same-permissions", "--exclude=./dev/*", f"--file={tar}", f"--directory={root}"])
+    _unpack(tar, root, unpack)
     version = kernel_version(root)
     kernel = work / "vmlinuz"
     kernel.write_bytes((root / "boot" / f"vmlinuz-{version}").read_bytes())

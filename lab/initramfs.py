@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A small initramfs: busybox, the few kernel modules that reach an ext4 root on virtio, and files/initramfs-init.
 
 The distribution's own is 30 MB and takes the loader and udev some 15 s to get through under TCG; this one is 3 MB.

@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What goes into each image: packages, files beside them, units that a test machine does not need."""
 
 from __future__ import annotations
@@ -103,4 +106,14 @@ RECIPES = {
         ),
     )
 }  # fmt: skip
+# Not a disk: see images.build_tree. The kernel is this machine's, and what a seed brings is written beforehand.
+CONTAINER = Recipe(
+    name="container",
+    root="node",
+    size=0,
+    cmdline="",
+    files={"etc/ssh/sshd_config.d/lab.conf": "sshd-lab.conf", "etc/systemd/journald.conf.d/lab.conf": "journald-lab.conf"},
+    masked=RECIPES["node"].masked,
+    removed=(*_IDENTITY, "boot/*"),
+)
 GUESTS = ("debian", "small")

@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A root of the host's distribution as a tar file: mmdebstrap from the host's own apt sources, kernel included."""
 
 from __future__ import annotations
@@ -8,7 +11,7 @@ from pathlib import Path
 
 from . import apt
 from .cache import build_once, digest
-from .host import architecture, os_release, run, say
+from .host import LabError, architecture, os_release, run, say
 from .recipes import packages
 
 # Nothing here reads documentation, and a guest's first boot reads fewer blocks without it.
@@ -29,6 +32,7 @@ def build_root(root: str, cache: Path) -> Path:
     wanted = packages(root, release["ID"])
 
     def build(temp: Path, work: Path) -> None:
+        scratch = _scratch(cache)
         say(f"{root}: building a root of {release['PRETTY_NAME']} with {len(wanted)} packages (one to two minutes)…")
         began = time.monotonic()
         sources = apt.distribution_sources(release["VERSION_CODENAME"])
@@ -46,9 +50,27 @@ def build_root(root: str, cache: Path) -> Path:
                 *sources,
             ],
             # The disk gets an initramfs of a few MB made by lab/initramfs.py instead of the distribution's.
-            env={"INITRD": "No", "TMPDIR": os.environ.get("TMPDIR", "/var/tmp")},
+            env={"INITRD": "No", "TMPDIR": str(scratch)},
         )
+        scratch.rmdir()
         say(f"{root}: root built in {time.monotonic() - began:.0f} s, {temp.stat().st_size >> 20} MiB")
 
     build_once(target, cache / "work" / f"root-{root}", build)
     return target
+
+
+def _scratch(cache: Path) -> Path:
+    """An empty folder to unpack in, the same for each build, so that what a killed one left is found and removed.
+
+    Not in the cache: a normal user's home folder is mostly closed to the other ids that the user's namespace has.
+    """
+    path = Path(os.environ.get("TMPDIR") or "/var/tmp") / f"ikcloud-lab-{os.geteuid()}-{digest(str(cache))[:8]}"
+    if os.path.lexists(path):
+        if path.is_symlink() or path.stat().st_uid != os.geteuid():
+            raise LabError(f"{path} is somebody else's: remove it, or set TMPDIR to another folder")
+        # Files of those other ids are removed only from within such a namespace.
+        helper = [] if os.geteuid() == 0 else ["mmdebstrap", "--unshare-helper"]
+        run([*helper, "rm", "-rf", "--one-file-system", *path.iterdir()])
+        path.rmdir()
+    path.mkdir(mode=0o755)
+    return path

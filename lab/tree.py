@@ -1,3 +1,6 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Writing into an unpacked root. Its names and links are another system's, and its absolute links would lead into
 this machine's own files: every write goes through here, replaces what stands there, and never leaves the root."""
 

@@ -1,21 +1,25 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A small HTTP server for the guest images, with Range so that an interrupted download goes on where it stopped.
 
-It listens on 127.0.0.1 only; the nodes reach it as 10.0.2.2, which is what user networking calls the host's loopback.
+For virtual machines it listens on 127.0.0.1; they reach it as 10.0.2.2, which is what user networking calls the host's
+loopback. For containers it listens on that very address in the lab's own network namespace.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
+from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import BinaryIO
 
 from . import pidfile
-from .host import LabError, environment
+from .daemon import Daemon
+from .host import say
 from .images import Image
 
 _CHUNK = 1 << 20
@@ -103,15 +107,15 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
 
-def serve(directory: Path, port: int, pid: Path) -> None:
+def serve(directory: Path, address: str, port: int, pid: Path) -> None:
     """The server process itself: `python3 -m lab serve`, started by `up`."""
-    held = pidfile.take(pid)
-    try:
-        Handler.directory = directory
-        with Server(("127.0.0.1", port), Handler) as server:
+    Handler.directory = directory
+    with Server((address, port), Handler) as server:
+        held = pidfile.take(pid)
+        try:
             server.serve_forever()
-    finally:
-        os.close(held)
+        finally:
+            os.close(held)
 
 
 def publish(images: list[Image], directory: Path) -> None:
@@ -128,22 +132,22 @@ def publish(images: list[Image], directory: Path) -> None:
     temp.rename(directory / "SHA256SUMS")
 
 
-def start(directory: Path, port: int, pid: Path, log: Path) -> bool:
-    """Start the server in the background unless it runs; returns whether it was started."""
-    if pidfile.holder(pid) is not None:
-        return False
-    with log.open("ab") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lab", "serve", str(directory), str(port), str(pid)],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-            cwd=Path(__file__).parent.parent,
-            env=environment(),
-        )
-    if not pidfile.wait_until(lambda: pidfile.holder(pid) is not None or process.poll() is not None, 10):
-        raise LabError(f"the image server did not start: see {log}")
-    if not pidfile.wait_until(lambda: process.poll() is not None, 0.5):
-        return True
-    raise LabError(f"the image server ended at once, is port {port} taken? See {log}")
+class Service:
+    """The server of one lab, in the background."""
+
+    def __init__(self, run: Path, port: int) -> None:
+        self._directory = run / "images"
+        self._daemon = Daemon(run, "webserver")
+        self._port = port
+
+    def start(self, images: list[Image], address: str, prefix: Sequence[str] = ()) -> None:
+        """Publish the images, and start the server unless it runs, with words before its command such as nsenter(1)'s."""
+        publish(images, self._directory)
+        if self._daemon.start(["serve", str(self._directory), address, str(self._port), str(self._daemon.pidfile)], prefix):
+            say(f"serving the guest images on {address}:{self._port} (10.0.2.2 in the nodes)")
+
+    def pid(self) -> int | None:
+        return self._daemon.pid()
+
+    def stop(self) -> None:
+        self._daemon.stop()
