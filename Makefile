@@ -46,6 +46,7 @@ unit: venv ## Run the tests that take neither root nor a node
 	python -m pytest -q tests/unit
 
 real: venv ## Run the tests against this machine's own tools, in namespaces and folders of their own
+	tests/tools/packages
 	python -m pytest -q $(wildcard $(addprefix tests/,netns storage qemu refusals))
 
 artifact: venv ## Build the collection, install it into an empty folder, and use it from there

@@ -156,6 +156,15 @@ def test_a_tunnel_of_a_renamed_network(node: Node) -> None:
         assert [path.name for path in node.file("").glob("20-*")] == [f"20-{name}.ip"]
 
 
+def test_foreign_tunnel_of_our_name_is_refused(node: Node) -> None:
+    node.good("bridge", bridges=BRIDGES)
+    node.ip("link add dev gnv-00000001 type vxlan id 7 remote 10.10.20.109 dstport 4789")
+    before = node.link("gnv-00000001")
+    refused = node.module("geneve_tunnel", tunnels=[VXLAN, {**VXLAN, "name": "gnv-00000002", "vni": 99}])
+    assert refused["failed"] and "tunnel gnv-00000001: " in refused["msg"] and "did not make" in refused["msg"]
+    assert (node.link("gnv-00000001"), node.link("gnv-00000002")) == (before, None)
+
+
 def test_vni_of_a_foreign_tunnel(node: Node) -> None:
     node.good("bridge", bridges=BRIDGES)
     node.ip("link add dev vx9 type vxlan id 88 remote 10.10.20.102 dstport 4789")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -20,10 +19,6 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.engine import argu
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-
-for _tool in ("qemu-img", "qemu-system-x86_64"):
-    if not shutil.which(_tool):
-        pytest.skip(f"{_tool} is not installed", allow_module_level=True)
 
 Converge = Callable[..., dict[str, Any]]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine, kvm, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils import commands, engine, kvm, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
@@ -180,6 +180,14 @@ def test_many_side_by_side(root: Path, run: Converge, volume: Volume) -> None:
     assert time.monotonic() - began < 1
     run(items[:1], purge=True)
     assert sorted(read(root)) == names[:1]
+
+
+def test_node_without_qemu_changes_nothing(root: Path, run: Converge, volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume("0a1b2c3d")
+    monkeypatch.setattr(commands, "PATH", str(tmp_path))
+    with pytest.raises(ComputeError, match=r"This node lacks qemu-system-x86_64.*ikcloud\.compute\.prepare, or install: .*qemu-system-x86"):
+        run([machine(id="0a1b2c3d")])
+    assert not (root / "run").exists()
 
 
 def test_qemu_says_why(root: Path, run: Converge, volume: Volume) -> None:

@@ -188,6 +188,21 @@ def test_failed_command_leaves_nothing(root: Path, run: Converge, base: Path) ->
     assert list(states(root)) == ["data-1.img"]
 
 
+def test_full_disk_leaves_nothing_half_made(root: Path, run: Converge, base: Path) -> None:
+    base.chmod(0o644)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 8M", str(base)], check=True, capture_output=True)
+    folder = root / "lib/volumes"
+    folder.mkdir(parents=True)
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small disk can be mounted by root only")
+    try:
+        failed = run(VolumeKind, volumes=[{"name": NAME, "image": "small", "copy": True}])
+        assert f"volume {NAME}: " in failed["msg"] and "No space left on device" in failed["msg"]
+        assert states(root) == {}
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 def test_base_of_a_volume_stays(root: Path, run: Converge) -> None:
     run(VolumeKind, volumes=[{"name": "data-1", "size": "16M"}])
     qemu_img("create", "-f", "qcow2", "-F", "qcow2", "-b", "data-1.img", str(file_of(root, "snapshot")))

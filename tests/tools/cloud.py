@@ -30,6 +30,11 @@ BOOT_TIMEOUT = 900.0
 NODES = ("ik-node-01", "ik-node-02")
 
 
+def outside() -> str:
+    """Give what the lab serves, as the nodes see it: for an instance, an address of the world outside."""
+    return f"http://10.0.2.2:{os.environ.get('IKCLOUD_LAB_HTTP_PORT') or 22180}/SHA256SUMS"
+
+
 def record_folder() -> Path:
     """Give the folder of the records, IKCLOUD_RECORD."""
     return Path(os.environ.get("IKCLOUD_RECORD") or PROJECT / "build" / "molecule")

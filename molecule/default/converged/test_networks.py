@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from typing import Any
 
+import cloud
 import pytest
 from cloud import NODES
 
 MTU = 1450
 UNDERLAY = {"ik-node-01": "10.10.20.101", "ik-node-02": "10.10.20.102"}
 # The lab serves its guest images here; for an instance it is an address of the world outside.
-OUTSIDE = f"http://10.0.2.2:{os.environ.get('IKCLOUD_LAB_HTTP_PORT') or 22180}/SHA256SUMS"
+OUTSIDE = cloud.outside()
 Hosts = Callable[[str], Any]
 
 
@@ -90,6 +90,6 @@ def test_networks_do_not_reach_each_other(host: Hosts, plan: dict[str, Any], nam
     target = host(name)
     # Even a guest that gives itself a route there does not arrive.
     gateway = plan["networks"][plan["instances"][name]["networks"][0]]["gateway"]
-    target.run("sudo ip route replace %s via %s 2>/dev/null || ip route replace %s via %s", address, gateway, address, gateway)
+    target.check_output("sudo ip route replace %s via %s 2>/dev/null || ip route replace %s via %s", address, gateway, address, gateway)
     assert target.run("ping -c 2 -W 3 %s", address).rc != 0
-    target.run("sudo ip route del %s 2>/dev/null || ip route del %s", address, address)
+    target.check_output("sudo ip route del %s 2>/dev/null || ip route del %s", address, address)

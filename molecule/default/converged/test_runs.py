@@ -11,7 +11,7 @@ from typing import Any
 import cloud
 import pytest
 
-# DESIGN.md measures tasks on a node, not what Ansible does on the controller.
+# Tasks that go to a node; what Ansible does on the controller costs next to nothing.
 MOST_TASKS = 12
 MOST_PINGS = 15
 

@@ -38,7 +38,7 @@ def test_links_and_rules_are_there(host: Hosts, plan: dict[str, Any], name: str)
 
 @pytest.mark.parametrize("name", ["web-1", "box-1", "web-2"])
 def test_instance_came_back(host: Hosts, plan: dict[str, Any], name: str) -> None:
-    assert state(host, plan, name) == "active"
+    cloud.wait_until(name, lambda: state(host, plan, name) == "active", 120)
     # web-2's QEMU was killed; that systemd started it again is the count.
     if name == "web-2":
         assert int(host("ik-node-02").check_output("systemctl show -P NRestarts %s", unit(plan, name))) >= 1
@@ -46,6 +46,7 @@ def test_instance_came_back(host: Hosts, plan: dict[str, Any], name: str) -> Non
 
 def test_ping_works_again(host: Hosts, plan: dict[str, Any]) -> None:
     host("web-1").check_output("ping -n -c 3 -W 10 -M do -s 1422 %s", plan["instances"]["web-2"]["addresses"][0])
+    assert "debian.qcow2" in host("web-1").check_output("wget -q -O - -T 30 %s", cloud.outside())
 
 
 def test_powered_off_from_inside_stays_off(host: Hosts, plan: dict[str, Any]) -> None:

@@ -18,10 +18,11 @@ ROOT = "/var/lib/compute-service"
 
 def foreign(node: Any) -> dict[str, str]:
     """Read what others have on a node."""
+    bridge = json.loads(node.check_output("ip -j addr show dev br-foreign"))[0]
     return {
-        "bridge": node.check_output("ip -d link show dev br-foreign; ip -4 addr show dev br-foreign"),
+        "bridge": json.dumps([bridge["ifindex"], bridge["flags"], bridge["mtu"], [entry["local"] for entry in bridge["addr_info"]]]),
         "table": node.check_output("nft list table inet foreign"),
-        "process": node.check_output('cat /run/foreign.pid; ps -o lstart=,args= -p "$(cat /run/foreign.pid)"'),
+        "process": node.check_output('read -r pid </run/foreign.pid; cut -d " " -f 1,22 "/proc/$pid/stat"'),
         "file": node.check_output("cat /var/lib/foreign/file"),
     }
 
