@@ -62,18 +62,22 @@ _BRIDGE_OF = re.compile(r'^(?:link set dev \S+ master (\S+)|\s+iifname "(\S+)" d
 def unit_text(layout: Layout) -> str:
     """Give the unit that replays the files at boot.
 
-    It comes after nftables.service, whose start flushes every table (on Debian), and waits for no network: links and rules
-    need no uplink. Instances order themselves after it.
+    It comes after nftables.service, whose start, restart and reload flush every table (on Debian), and is run again after
+    those (PartOf=, ReloadPropagatedFrom= in systemd.unit(5)). It waits for no network: links and rules need no uplink. Instances order themselves after it.
     """
     return f"""# ikcloud.compute: links and NAT of the compute service.
 [Unit]
 Description=Links and NAT of the compute service
 After=systemd-sysctl.service nftables.service
+PartOf=nftables.service
+ReloadPropagatedFrom=nftables.service
+RequiresMountsFor={layout.root}
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
 ExecStart={layout.network("up")}
+ExecReload={layout.network("up")}
 
 [Install]
 WantedBy=multi-user.target
@@ -152,6 +156,7 @@ class Boot:
         if self.systemd:
             if self.unit is not None and not is_marked(self.unit):
                 raise ComputeError(f"{UNIT_FILE} is there and ikcloud.compute did not make it.", "Rename that unit.")
+            self._refuse_another_root()
             text = unit_text(self.layout)
             if self.unit != text:
                 steps.append(Write(UNIT_FILE, text, stage=STAGE_FILES))
@@ -162,10 +167,19 @@ class Boot:
         new = self.unit is None if self.systemd else "up" not in self.files
         return [Change(UNIT, "create" if new else "update", steps=steps, reasons=[] if new else ["it differs"])] if steps else []
 
+    def _refuse_another_root(self) -> None:
+        """One root per node: links carry no root, and the unit replays but one."""
+        served = re.search(r"^ExecStart=(.*)/run/networks/up$", self.unit or "", re.MULTILINE)
+        if served and served.group(1) != self.layout.root:
+            raise ComputeError(
+                f"The networks of this node belong to the root {served.group(1)}, not to {self.layout.root}.", "Use that root, or tear that one down first."
+            )
+
     def drop(self) -> list[Change]:
         """List what removes ``up`` and the unit, when they are there and ours."""
         steps: list[Step] = []
         if self.unit is not None and is_marked(self.unit):
+            self._refuse_another_root()
             if self.systemd:
                 steps.append(Run(("systemctl", "disable", "--now", UNIT), stage=STAGE_UNIT))
             steps.append(Remove(UNIT_FILE, stage=STAGE_UNIT))

@@ -21,7 +21,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, missing_tools
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Ip, Step, Write, run_ip_batch
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Ip, Step, Write, read_plain, run_ip_batch
 
 DEFAULT_ROOT = "/var/lib/compute-service"
 EFFECTS = {"create": "create", "update": "live", "delete": "destroy"}
@@ -97,7 +97,7 @@ class Kind:
         raise NotImplementedError
 
     def observe_bare(self, items: list[Item]) -> dict[str, Found]:
-        """Read what can be read although a tool is missing; in check mode only, where the role prepare is taken to have installed it by then."""
+        """Read what can be read although a tool is missing: in check mode (the role prepare will have installed it), and to remove things."""
         return {}
 
     def lacking(self, changes: list[Change], check_mode: bool) -> list[str]:
@@ -161,13 +161,16 @@ def converge(kind: Kind, check_mode: bool) -> Item:
     absent = kind.params["state"] == "absent"
     raise_all(_validate(kind, items, absent))
     missing = missing_tools(kind.tools)
-    if missing and not check_mode:
+    observe = kind.observe_bare if missing else kind.observe
+    # What is to be removed was never made by tools that are not there; what reading without them finds is removed without them.
+    removing = absent or not items
+    if missing and not check_mode and not removing:
         packages = " ".join(sorted({PACKAGES.get(tool, tool) for tool in missing}))
         raise ComputeError(f"This node lacks {', '.join(missing)}.", f"Run the role ikcloud.compute.prepare, or install: {packages}.")
-    if missing:
+    if missing and not removing:
         kind.warnings.append(f"This node lacks {', '.join(missing)}; check mode takes it that nothing is there yet and that the role prepare installs them.")
     with _lock(kind.root, check_mode):
-        have = kind.observe_bare(items) if missing else kind.observe(items)
+        have = observe(items)
         changes = plan(kind, items, have, absent)
         lacking = kind.lacking([change for change in changes if change.steps], check_mode)
         kind.warnings += lacking if check_mode else []
@@ -176,7 +179,7 @@ def converge(kind: Kind, check_mode: bool) -> Item:
         failures: dict[str, ComputeError] = {}
         if not check_mode and any(change.steps for change in changes):
             failures = apply(kind, changes)
-            have = kind.observe(items)
+            have = observe(items)
             _verify(kind, items, have, absent, failures)
     return _report(kind, changes, diff, failures, None if check_mode else have)
 
@@ -289,11 +292,7 @@ def _diff(kind: Kind, change: Change) -> Iterator[Item]:
 
 
 def _text_of(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
+    return (read_plain(path) or ("", 0))[0]
 
 
 def _report(kind: Kind, changes: list[Change], diff: list[Item], failures: dict[str, ComputeError], have: dict[str, Found] | None) -> Item:

@@ -12,10 +12,10 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Chan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_checks import cross_problems, item_problems, obstacles
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import ForgetUnit, StartInstance, StopInstance, WriteStart
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, properties, read_instances, read_text
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, properties, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_works
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, folder_drift, root_problem
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write, read_plain
 
 SUBOPTIONS: Item = {
     "name": {"type": "str", "required": True},
@@ -116,7 +116,7 @@ class InstanceKind(Kind):
         for item in items:
             if not self.absent:
                 self.drift[item["name"]] = folder_drift(qemu.paths(item, layout).folder, 0o750, self._owner(item))
-        self.shared = {path: read for path in systemd.shared_files(layout) for read in [read_text(path)] if read}
+        self.shared = {path: read for path in systemd.shared_files(layout) for read in [read_plain(path)] if read}
         self.timer = systemd.timer_enabled()
         return found
 
@@ -157,7 +157,7 @@ class InstanceKind(Kind):
         if now.managed or now.unit.get("ActiveState") == "failed":
             change.steps.append(ForgetUnit(("systemctl", "reset-failed", systemd.unit(now.id)), stage=3))
         if systemd.drop_in_path(now.id) in now.files:
-            change.steps.append(Remove(os.path.dirname(systemd.drop_in_path(now.id)), tree=True, stage=5))
+            change.steps += self._without_drop_in(now.id, stage=5)
         # Last of all: by its folder an interrupted removal is found again.
         change.steps.append(Remove(now.folder, tree=True, stage=5))
         return change
@@ -239,8 +239,14 @@ class InstanceKind(Kind):
             change.steps.append(Write(path, drop_in))
             change.reasons += [] if creating else [f"{path} differs"]
         elif not drop_in and path in now.files:
-            change.steps.append(Remove(os.path.dirname(path), tree=True))
+            change.steps += self._without_drop_in(now.id, stage=0)
             change.reasons.append(f"{path} is there, not needed")
+
+    @staticmethod
+    def _without_drop_in(identifier: str, stage: int) -> list[Step]:
+        """Remove our drop-in, and its folder unless an administrator has one there too."""
+        path = systemd.drop_in_path(identifier)
+        return [Remove(path, stage=stage), Run(("rmdir", "--ignore-fail-on-non-empty", os.path.dirname(path)), stage=stage)]
 
     def _probe(self, item: Item) -> str:
         works, why = kvm_works(self._owner(item))

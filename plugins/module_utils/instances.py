@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import pwd
-import stat
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import command_line, locked_by
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import read_plain
 
 # A folder without `start` that holds one of these, or nothing, is what an interrupted run left of an instance.
 _OURS = {"start", "stop", "qmp.sock", "vnc.sock", "console.sock", "console.log", "console.log.end", "agent.sock"}
@@ -102,7 +102,7 @@ def _read(layout: Layout, name: str) -> Instance:
     instance = Instance(name, identifier, where.folder)
     instance.owner = _owner(where.folder)
     for path in (where.start, where.stop, systemd.drop_in_path(identifier)):
-        read = read_text(path)
+        read = read_plain(path)
         if read:
             instance.files[path] = read
     if where.start in instance.files:
@@ -126,17 +126,6 @@ def _owner(folder: str) -> str:
         return pwd.getpwuid(os.lstat(folder).st_uid).pw_name
     except (OSError, KeyError):
         return ""
-
-
-def read_text(path: str) -> tuple[str, int] | None:
-    """Give a file's text and mode; None when it is not there, not ours to read, or no plain file."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    with os.fdopen(handle, encoding="utf-8", errors="replace") as stream:
-        entry = os.fstat(stream.fileno())
-        return (stream.read(), stat.S_IMODE(entry.st_mode)) if stat.S_ISREG(entry.st_mode) else None
 
 
 def left_over(folder: str, name: str) -> bool:

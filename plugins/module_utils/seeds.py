@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -19,7 +18,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layo
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import is_marked
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Step, remove_file
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Step, read_plain, remove_file
 
 SEED_MODE = 0o640
 _END = "-seed.img"
@@ -87,14 +86,9 @@ def _read(layout: Layout, name: str, has_image: bool, leftover: bool, leaving: b
     files: dict[str, str] = {}
     modes: dict[str, int] = {}
     for text, file in paths_of(layout, name).items():
-        try:
-            with open(file, encoding="utf-8", errors="replace", newline="") as stream:
-                files[text] = stream.read()
-                modes[text] = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise ComputeError(f"{file} can't be read: {error.strerror}.") from None
+        found = read_plain(file)
+        if found:
+            files[text], modes[text] = found
     if not has_image and not files and not leftover:
         return None
     image = _image(path) if has_image else {}

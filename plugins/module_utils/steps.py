@@ -12,6 +12,7 @@ import pwd
 import re
 import shlex
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -185,6 +186,23 @@ def user_ids(user: str) -> tuple[int, int]:
         return entry.pw_uid, grp.getgrnam(user).gr_gid
     except KeyError:
         return entry.pw_uid, entry.pw_gid
+
+
+def read_plain(path: str) -> tuple[str, int] | None:
+    """Read a text file and its mode, following no link and waiting for no pipe: QEMU's user owns the instances' folders.
+
+    :returns: None when it is not there, not ours to read, or no plain file.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        return None
+    with os.fdopen(handle, "rb") as stream:
+        return stream.read().decode("utf-8", "replace"), stat.S_IMODE(mode)
 
 
 def remove_file(path: str) -> None:

@@ -255,13 +255,12 @@ class SeedKind(Kind):
         kept = cloud_init.instance_id_of(seed.image.get("meta-data", "") or seed.files.get("meta-data", ""))
         wanted_id = item.get("instance_id") or kept or f"iid-{instance_id(name)}"
         texts = cloud_init.texts(item, wanted_id)
-        # A merged dictionary, like a hash, may hold what a diff had better not show.
-        secret = bool(item.get("password_hash") or item.get("user_data"))
         steps: list[Step] = instance_folder_steps(folder, self.owner, not seed.files)
         reasons = [f"the folder {folder} has another mode or owner"] if steps and seed.files else []
         for text, file in paths_of(self.layout, name).items():
             if seed.files.get(text) != texts[text]:
-                steps.append(Write(file, texts[text], MODES[text], secret=secret and text == "user-data"))
+                # User-data may hold a password's hash or what the user put there, in what was there before too: no diff shows it.
+                steps.append(Write(file, texts[text], MODES[text], secret=text == "user-data"))
                 reasons.append(f"{file} differs" if text in seed.files else f"{file} is missing")
             elif seed.modes.get(text) != MODES[text]:
                 changed, why = access_steps(file, (seed.modes[text], 0, 0), MODES[text], "")

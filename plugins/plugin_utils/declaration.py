@@ -264,6 +264,9 @@ def _disk(reader: Reader) -> int | None:
     elif not MIN_DISK <= size <= MAX_DISK:
         reader.add("disk", f"{shown(value)} is {size} bytes; from 1M to 64T are possible. Write the unit: 10G.")
         return None
+    elif size % 512:
+        reader.add("disk", f"{shown(value)} is not a whole number of sectors of 512 bytes; write the unit: 10G.")
+        return None
     return size
 
 

@@ -172,3 +172,13 @@ def test_missing_tools_fail_a_run_and_warn_in_check_mode(tmp_path: Path) -> None
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     with engine._lock(str(tmp_path), check_mode=False), pytest.raises(ComputeError, match="Another run"):
         speak(tmp_path, {"a": "one"})
+
+
+def test_removing_nothing_needs_no_tool(tmp_path: Path) -> None:
+    """A node that was never prepared, or has lost its packages, can be torn down."""
+
+    class Needy(Note):
+        tools = ("no-such-tool-here",)
+
+    assert not speak(tmp_path, {}, kind=Needy, purge=True)["changed"]
+    assert not speak(tmp_path, [{"name": "a"}], kind=Needy, state="absent")["changed"]

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write, read_plain
 
 
 def test_write_is_what_install_does(tmp_path: Path) -> None:
@@ -49,3 +50,11 @@ def test_no_shell() -> None:
         Run(("false",)).run()
     with pytest.raises(ComputeError, match="did not end within"):
         Run(("sleep", "5"), timeout=0.1).run()
+
+
+def test_reading_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_plain(str(tmp_path / "secret")) == ("x", (tmp_path / "secret").stat().st_mode & 0o777)
+    assert [read_plain(str(tmp_path / name)) for name in ("link", "pipe", "gone", ".")] == [None] * 4

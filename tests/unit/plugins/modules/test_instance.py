@@ -198,7 +198,8 @@ def test_remove_and_the_last_one_takes_all() -> None:
         "systemctl disable compute-instance@0a1b2c3d.service",
         "systemctl stop compute-instance@0a1b2c3d.service",
         "systemctl reset-failed compute-instance@0a1b2c3d.service",
-        "rm -rf /etc/systemd/system/compute-instance@0a1b2c3d.service.d",
+        "rm -f /etc/systemd/system/compute-instance@0a1b2c3d.service.d/ikcloud-compute.conf",
+        "rmdir --ignore-fail-on-non-empty /etc/systemd/system/compute-instance@0a1b2c3d.service.d",
         f"rm -rf {ROOT}/run/instances/compute-0a1b2c3d",
         "systemctl daemon-reload",
     ]

@@ -121,7 +121,7 @@ def test_memory(memory: Any, mebibytes: int) -> None:
     assert plan["instances"]["web-1"]["memory"] == mebibytes
 
 
-@pytest.mark.parametrize(("disk", "size"), [("10G", "10G"), ("10240M", "10G"), (1 << 30, "1G"), ("1500000", "1500000"), (None, None)])
+@pytest.mark.parametrize(("disk", "size"), [("10G", "10G"), ("10240M", "10G"), (1 << 30, "1G"), ("1500000768", "1500000768"), (None, None)])
 def test_disk(disk: Any, size: str | None) -> None:
     plan = make_plan(talk(**{"instances.web-1.disk": disk}), two_nodes())
     volume = next(item for lists in plan["nodes"].values() for item in lists["volumes"] if item["name"] == f"compute-{plan['instances']['web-1']['id']}")
