@@ -9,10 +9,10 @@ export PYTHONDONTWRITEBYTECODE := 1
 LAYERS ?= lint unit real artifact molecule
 INVENTORY ?= inventory/lab
 # Of make lab-up: vm, or container; and how many nodes.
-KIND ?= $(or $(IKCLOUD_LAB_KIND),vm)
+KIND := $(or $(KIND),$(IKCLOUD_LAB_KIND),vm)
 NODES ?= 2
 export NODES
-export IKCLOUD_LAB_KIND = $(KIND)
+export IKCLOUD_LAB_KIND := $(KIND)
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
