@@ -3,7 +3,7 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # The environment holds this checkout as the collection ikcloud.compute.
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
-export PYTHONPATH := $(CURDIR)/.venv/collections
+export PYTHONPATH := $(CURDIR)/.venv/collections:$(CURDIR)/tests/tools
 export PYTHONDONTWRITEBYTECODE := 1
 
 LAYERS ?= lint unit real artifact molecule
