@@ -13,7 +13,6 @@ import fcntl
 import os
 import traceback
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -229,11 +228,20 @@ def apply(kind: Kind, changes: list[Change]) -> dict[str, ComputeError]:
         batched = [(name, steps) for name, steps in work if all(isinstance(step, Ip) for step in steps)]
         failures.update(_apply_batch([(name, step.line) for name, steps in batched for step in steps if isinstance(step, Ip)]))
         others = [entry for entry in work if entry not in batched]
-        with ThreadPoolExecutor(max_workers=max(1, min(kind.workers, len(others)))) as pool:
-            for name, error in pool.map(lambda entry: _apply_item(*entry), others):
-                if error:
-                    failures[name] = error
+        for name, error in _apply_items(others, kind.workers):
+            if error:
+                failures[name] = error
     return failures
+
+
+def _apply_items(work: list[tuple[str, list[Step]]], workers: int) -> list[tuple[str, ComputeError | None]]:
+    if min(workers, len(work)) < 2:
+        return [_apply_item(name, steps) for name, steps in work]
+    # Here, since it takes longer to load than a run that changes nothing takes for everything else.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=min(workers, len(work))) as pool:
+        return list(pool.map(lambda entry: _apply_item(*entry), work))
 
 
 def _apply_item(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]:
