@@ -53,7 +53,9 @@ class Compiler:
     def hosts(self, network: Network) -> list[str]:
         """Give the nodes where the network exists, in the inventory's order, the missing ones included."""
         using = {self.placement.nodes.get(instance.name) for instance in self.cloud.instances.values() if instance.uses(network.name)}
-        return [name for name in self.nodes if name in using or name == network.gateway_node or name in network.nodes]
+        # A node that has the network stays part of it until a purge: else its bridge would keep the address of a gateway that has moved.
+        kept = {name for name, node in self.nodes.items() if node.facts and network.name in node.facts.networks and not self.cloud.purge}
+        return [name for name in self.nodes if name in using or name in kept or name == network.gateway_node or name in network.nodes]
 
     def mtu(self, network: Network) -> int:
         """Give the network's MTU: as declared, else what the underlay leaves."""

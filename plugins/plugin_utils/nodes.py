@@ -60,6 +60,7 @@ def read_facts(info: Mapping[str, Any]) -> Facts:
         sizes,
         tuple(network for network in networks if network is not None and not network.ip.is_loopback() and not network.ip.is_link_local()),
         frozenset(map(str, tunnels)) if isinstance(tunnels, (list, tuple, Mapping)) else None,
+        frozenset(str(name) for name, network in _mapping(info.get("networks")).items() if _mapping(network).get("bridge")),
     )
 
 

@@ -8,6 +8,7 @@ To accept a change of a golden file: UPDATE_GOLDEN=1 pytest tests/unit/plugins/p
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
@@ -142,3 +143,16 @@ def test_a_thousand_instances_are_quick() -> None:
     instances = {f"web-{number}": {"image": "bionic", "network": "blue"} for number in range(1000)}
     plan = make_plan(samples.talk(**{"networks.blue.cidr": "10.0.0.0/16", "instances": instances}), samples.NODES)
     assert plan["counts"]["instances"] == 1000
+
+
+def test_a_gateway_that_moves_leaves_no_second_one_behind() -> None:
+    """The former gateway node hosts nothing any more: until a purge its bridge stays, without the address."""
+    nodes = copy.deepcopy(samples.two_nodes())
+    nodes["ik-node-01"]["info"]["networks"] = {"blue": {"bridge": "br-gnv-x", "addresses": ["192.168.88.1/24"], "tunnels": {}}}
+    declared = {**samples.TALK, "networks": {"blue": {**samples.TALK["networks"]["blue"], "gateway_node": "ik-node-02"}}, "instances": {}}
+    plan = make_plan(declared, nodes)
+    assert [(node, [bridge["addresses"] for bridge in lists["bridges"]]) for node, lists in plan["nodes"].items()] == [
+        ("ik-node-01", [[]]),
+        ("ik-node-02", [["192.168.88.1/24"]]),
+    ]
+    assert make_plan({**declared, "purge": True}, nodes)["nodes"]["ik-node-01"]["bridges"] == []
