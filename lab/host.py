@@ -35,6 +35,8 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _start = time.monotonic()
+# Leads a process group, and hands a request to end on to all of it.
+_GROUP = """trap 'trap "" TERM; kill -TERM 0; wait' TERM; "$@" & wait $!"""
 # Descriptors of locks that the commands we run hold as well.
 inherited: list[int] = []
 
@@ -53,17 +55,18 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "PATH": f"{path}:{PATH}" if path else PATH, "LC_ALL": "C.UTF-8", **(extra or {})}
 
 
-def run(argv: Sequence[str | Path], *, stdin: str | None = None, env: Mapping[str, str] | None = None, shown: bool = False) -> str:
+def run(argv: Sequence[str | Path], *, stdin: str | None = None, env: Mapping[str, str] | None = None, shown: bool = False, group: bool = False) -> str:
     """Run a command to its end and return its standard output; its failure carries what it said.
 
-    It does not outlive us: it is asked to end when we are interrupted, and by the kernel when we are killed.
-    With `shown` it writes to our own output instead.
+    It does not outlive us: it is asked to end when we are interrupted, and by the kernel when we are killed; with `group`
+    all that it has started is asked as well. With `shown` it writes to our own output instead.
     """
     args = [str(arg) for arg in argv]
     pipe = None if shown else subprocess.PIPE
     try:
         with subprocess.Popen(
-            args,
+            ["sh", "-c", _GROUP, "sh", *args] if group else args,
+            process_group=0 if group else None,
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=pipe,
             stderr=pipe,

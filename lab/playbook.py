@@ -38,8 +38,8 @@ def play(name: str, root: Path, work: Path, variables: Mapping[str, Any]) -> Non
     try:
         # Whatever a caller has set for its own plays (molecule does) is not for these.
         run([*_without_ansible(), program, "-i", "localhost,", "-e", f"@{given}", _HERE / f"{name}.yml"], env=settings, shown=True)
-    except LabError as error:
-        raise LabError(f"{error}: see above, mend it, and run this again") from None
+    except LabError:
+        raise LabError(f"lab/{name}.yml did not get through: see above. Run this again once it is mended") from None
 
 
 def _without_ansible() -> list[str]:

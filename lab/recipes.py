@@ -69,7 +69,8 @@ RECIPES = {
             name="node",
             root="node",
             size=10240,
-            cmdline="console=tty0 console=ttyS0 mitigations=off quiet systemd.show_status=0",
+            # No renaming of cards by udev, which would go on while the seed is applied.
+            cmdline="console=tty0 console=ttyS0 mitigations=off quiet systemd.show_status=0 net.ifnames=0",
             files={
                 "usr/lib/lab/seed-reader": "seed-reader",
                 "usr/lib/lab/seed-apply": "seed-apply",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -36,23 +37,32 @@ def build_root(root: str, cache: Path) -> Path:
         say(f"{root}: building a root of {release['PRETTY_NAME']} with {len(wanted)} packages (one to two minutes)…")
         began = time.monotonic()
         sources = apt.distribution_sources(release["VERSION_CODENAME"])
-        run(
-            [
-                "mmdebstrap",
-                f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
-                "--variant=minbase",
-                "--format=tar",
-                f"--include={','.join(wanted)}",
-                *[f"--aptopt={line}" for line in apt.settings()],
-                *[f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED],
-                release["VERSION_CODENAME"],
-                str(temp),
-                *sources,
-            ],
-            # The disk gets an initramfs of a few MB made by lab/initramfs.py instead of the distribution's.
-            env={"INITRD": "No", "TMPDIR": str(scratch)},
-        )
-        scratch.rmdir()
+        as_root = os.geteuid() == 0
+        try:
+            run(
+                [
+                    # As root it mounts /proc and the like in what it unpacks: where nobody else sees it, and it ends with it.
+                    *(["unshare", "--mount", "--propagation", "slave"] if as_root else []),
+                    "mmdebstrap",
+                    f"--mode={'root' if as_root else 'unshare'}",
+                    "--variant=minbase",
+                    "--format=tar",
+                    f"--include={','.join(wanted)}",
+                    *[f"--aptopt={line}" for line in apt.settings()],
+                    *[f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED],
+                    release["VERSION_CODENAME"],
+                    str(temp),
+                    *sources,
+                ],
+                # The disk gets an initramfs of a few MB made by lab/initramfs.py instead of the distribution's.
+                env={"INITRD": "No", "TMPDIR": str(scratch)},
+                # mmdebstrap itself waits for its children, whatever it is told.
+                group=True,
+            )
+        finally:
+            # Empty, unless it was killed.
+            with contextlib.suppress(OSError):
+                scratch.rmdir()
         say(f"{root}: root built in {time.monotonic() - began:.0f} s, {temp.stat().st_size >> 20} MiB")
 
     build_once(target, cache / "work" / f"root-{root}", build)
