@@ -78,9 +78,12 @@ def _scratch(cache: Path) -> Path:
     if os.path.lexists(path):
         if path.is_symlink() or path.stat().st_uid != os.geteuid():
             raise LabError(f"{path} is somebody else's: remove it, or set TMPDIR to another folder")
-        # Files of those other ids are removed only from within such a namespace.
-        helper = [] if os.geteuid() == 0 else ["mmdebstrap", "--unshare-helper"]
-        run([*helper, "rm", "-rf", "--one-file-system", *path.iterdir()])
+        left = list(path.iterdir())
+        if left and os.geteuid() != 0:
+            # What belongs to those other ids is removed only from within such a namespace, and what is ours only from outside.
+            with contextlib.suppress(LabError):
+                run(["mmdebstrap", "--unshare-helper", "find", *left, "-mindepth", "1", "-delete"])
+        run(["rm", "-rf", "--one-file-system", *left])
         path.rmdir()
     path.mkdir(mode=0o755)
     return path
