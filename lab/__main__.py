@@ -20,7 +20,7 @@ from .settings import Settings
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m lab", description="Machines or containers to be the cloud's nodes.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("up", help="build the images if need be, start the nodes, wait for SSH")
     commands.add_parser("down", help="stop the nodes and remove their state; built images stay")
     commands.add_parser("status", help="what runs, and how to reach it; fails when something does not")
@@ -30,16 +30,16 @@ def _arguments() -> argparse.ArgumentParser:
     ssh.add_argument("node")
     ssh.add_argument("words", nargs=argparse.REMAINDER)
     # The lab's own processes in the background, started by up.
-    serve = commands.add_parser("serve", help=argparse.SUPPRESS)
+    serve = commands.add_parser("serve")
     serve.add_argument("directory", type=Path)
     serve.add_argument("address")
     serve.add_argument("port", type=int)
     serve.add_argument("pidfile", type=Path)
-    leading = commands.add_parser("forward", help=argparse.SUPPRESS)
+    leading = commands.add_parser("forward")
     leading.add_argument("namespace", type=Path)
     leading.add_argument("pidfile", type=Path)
     leading.add_argument("rules", nargs="+")
-    node = commands.add_parser("contain", help=argparse.SUPPRESS)
+    node = commands.add_parser("contain")
     node.add_argument("--kvm", action="store_true")
     node.add_argument("prefix")
     node.add_argument("index", type=int)
