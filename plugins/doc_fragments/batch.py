@@ -8,26 +8,8 @@ from __future__ import annotations
 class ModuleDocFragment:
     """What all modules that take a list share."""
 
-    DOCUMENTATION = r"""
+    NODE = r"""
 options:
-  state:
-    description:
-      - V(present) makes the listed items as they are declared; V(absent) removes them, and only their names are looked at.
-    type: str
-    choices: [present, absent]
-    default: present
-  purge:
-    description:
-      - Also remove every item of this kind that carries the mark of this collection and is not listed.
-      - What the collection did not make is never removed. An empty list with O(purge=true) is valid.
-    type: bool
-    default: false
-  spare:
-    description:
-      - Names of others of this kind that O(purge) leaves alone, and for which stays what all of a kind share.
-    type: list
-    elements: str
-    default: []
   root:
     description:
       - The folder that holds everything of the compute service on the node, in the layout of C(lib/images), C(lib/volumes),
@@ -47,5 +29,28 @@ attributes:
     platforms: debian
 """
 
-    RETURN = r"""
-"""
+    DOCUMENTATION = NODE.replace(
+        "options:\n",
+        r"""
+options:
+  state:
+    description:
+      - V(present) makes the listed items as they are declared; V(absent) removes them, and only their names are looked at.
+    type: str
+    choices: [present, absent]
+    default: present
+  purge:
+    description:
+      - Also remove every item of this kind that carries the mark of this collection and is not listed.
+      - What the collection did not make is never removed. An empty list with O(purge=true) is valid.
+    type: bool
+    default: false
+  spare:
+    description:
+      - Names of others of this kind that O(purge) leaves alone, and for which stays what all of a kind share.
+    type: list
+    elements: str
+    default: []
+""",
+        1,
+    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,13 +134,18 @@ def argument_spec(kind: type[Kind]) -> Item:
 def main(kind_class: type[Kind]) -> None:
     """Run the module of a kind of resource."""
     module = AnsibleModule(argument_spec=argument_spec(kind_class), supports_check_mode=True)
+    finish(module, lambda: converge(kind_class(module.params), module.check_mode))
+
+
+def finish(module: AnsibleModule, work: Callable[[], Item]) -> None:
+    """Do a module's work, and end the module with what came out: the result of :func:`converge`, or one like it."""
     result: Item = {}
     try:
-        result = converge(kind_class(module.params), module.check_mode)
+        result = work()
     except ComputeError as error:
         module.fail_json(msg=str(error))
     except Exception as error:  # a defect of ours: the user gets a sentence, -vvv the traceback
-        words = f"{kind_class.noun}: unexpected {type(error).__name__}: {error}. This is a defect; please report it."
+        words = f"Unexpected {type(error).__name__}: {error}. This is a defect of ikcloud.compute; please report it."
         module.fail_json(msg=words, exception=traceback.format_exc())
     for warning in result.pop("warn"):
         module.warn(warning)
@@ -158,7 +163,7 @@ def converge(kind: Kind, check_mode: bool) -> Item:
     """
     items: list[Item] = kind.params[kind.option]
     absent = kind.params["state"] == "absent"
-    raise_all(_validate(kind, items, absent))
+    raise_all(validate(kind))
     missing = missing_tools(kind.tools)
     observe = kind.observe_bare if missing else kind.observe
     # What is to be removed was never made by tools that are not there; what reading without them finds is removed without them.
@@ -269,7 +274,10 @@ def _apply_batch(lines: list[tuple[str, str]]) -> dict[str, ComputeError]:
     return failures
 
 
-def _validate(kind: Kind, items: list[Item], absent: bool) -> list[str]:
+def validate(kind: Kind) -> list[str]:
+    """Say what is wrong with a kind's list, without looking at the node."""
+    items: list[Item] = kind.params[kind.option]
+    absent = kind.params["state"] == "absent"
     problems: list[str] = []
     first: dict[str, int] = {}
     for index, item in enumerate(items):

@@ -14,19 +14,15 @@ Item = dict[str, Any]
 EFFECTS = ("create", "live", "restart", "rebuild", "destroy")
 PACKAGES, USER, FOLDERS = "prepare_packages_done", "prepare_user_done", "prepare_folders_done"
 # Where the tasks of `site` register their results, in its order (a test compares this with the roles): variable to kind of resource.
+# The module node has several: its results say which, by the names of cloud_plan's lists, which are the kinds' plurals.
 REGISTERED = {
     PACKAGES: "package",
     USER: "user",
     FOLDERS: "folder",
     "compute_instances_removed": "instance",
     "images_done": "image",
-    "overlay_bridges_done": "bridge",
-    "overlay_tunnels_done": "tunnel",
-    "overlay_nats_done": "nat",
-    "compute_volumes_done": "volume",
-    "compute_seeds_done": "seed",
-    "compute_taps_done": "tap",
-    "compute_instances_done": "instance",
+    "overlay_done": "",
+    "compute_done": "",
     "images_removed": "image",
 }
 NOT_IN_RUN, NOT_REACHED = "is not in this run", "was not reached"
@@ -137,7 +133,9 @@ def gather(nodes: Sequence[NodeResults], plan: Mapping[str, Any]) -> Changes:
             # A task of the purge that is left out in this run may have run in an earlier play.
             if variable.endswith("_removed") and not purged.get(f"{kind}s"):
                 continue
-            changes.entries += _entries(node, variable, kind, result)
+            of_kind = {kind: result} if kind else {str(option).removesuffix("s"): mapping(done) for option, done in mapping(result.get("kinds")).items()}
+            for name, done in of_kind.items():
+                changes.entries += _entries(node, variable, name, done)
             commands += [str(command) for command in sequence(result.get("commands"))]
         if commands:
             changes.commands[node.name] = commands

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -51,3 +52,20 @@ def by_hand(commands: list[str], tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{shim}:{os.environ['PATH']}"}
     for command in commands:
         subprocess.run(["sh", "-c", command], check=True, env=environment, stdin=subprocess.DEVNULL)
+
+
+def files(root: Path) -> list[str]:
+    folder = root / "lib/images"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def place(root: Path, name: str = "bionic") -> Path:
+    return root / f"lib/images/{name}.img"
+
+
+def begin(root: Path, data: bytes, url: str, size: int, etag: str) -> None:
+    """Leave a part of a download as an interrupted run leaves it."""
+    part = root / "lib/images/.bionic.img.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(data[:size])
+    Path(f"{part}.json").write_text(json.dumps({"url": url, "total": len(data), "etag": etag, "last_modified": ""}))

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.iso9660 import read_files
-from ansible_collections.ikcloud.compute.plugins.modules.seed import SeedKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.seed_kind import SeedKind
 from storage_helpers import Converge
 
 NAME = "compute-af95e879"

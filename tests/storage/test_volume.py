@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import marks
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.modules.image import ImageKind
-from ansible_collections.ikcloud.compute.plugins.modules.volume import VolumeKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.image_kind import ImageKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
 from storage_helpers import Converge, by_hand, qemu_img
 
 NAME = "compute-af95e879"

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init, engine
+from ansible_collections.ikcloud.compute.plugins.module_utils.image_kind import ImageKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
-from ansible_collections.ikcloud.compute.plugins.modules.image import ImageKind
-from ansible_collections.ikcloud.compute.plugins.modules.seed import SeedKind
-from ansible_collections.ikcloud.compute.plugins.modules.volume import VolumeKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.seed_kind import SeedKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
 
 from lab import apt, forward, vm, webserver, wires
 from lab.cluster import inventory
@@ -46,7 +46,7 @@ def checked(kind: type[engine.Kind], items: vm.Items) -> vm.Items:
     done = ArgumentSpecValidator(engine.argument_spec(kind)).validate({kind.option: items, "root": "/home/me/lab"})
     assert done.error_messages == []
     params = done.validated_parameters
-    assert engine._validate(kind(params), params[kind.option], absent=False) == []
+    assert engine.validate(kind(params)) == []
     found: vm.Items = params[kind.option]
     return found
 

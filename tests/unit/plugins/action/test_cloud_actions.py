@@ -94,8 +94,9 @@ def test_status_says_what_is_wrong_with_its_arguments() -> None:
 
 
 def changed_nodes() -> dict[str, Any]:
-    result = {"changed": True, "commands": ["ip link …"], "results": [{"name": "br-1", "effect": "live", "reasons": ["it is down"]}]}
-    return {**variables(ik_node_01={"overlay_bridges_done": result}), "ansible_play_hosts_all": ["ik-node-01", "ik-node-02"]}
+    bridges = {"results": [{"name": "br-1", "effect": "live", "reasons": ["it is down"]}]}
+    result = {"changed": True, "commands": ["ip link …"], "kinds": {"bridges": bridges}}
+    return {**variables(ik_node_01={"overlay_done": result}), "ansible_play_hosts_all": ["ik-node-01", "ik-node-02"]}
 
 
 def test_a_plan_is_shown_written_and_fails_on_changes(tmp_path: Path) -> None:

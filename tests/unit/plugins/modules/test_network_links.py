@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils.boot import UP, Boot
+from ansible_collections.ikcloud.compute.plugins.module_utils.bridge_kind import Bridge
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Item, plan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.geneve_tunnel_kind import Tunnel
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.links import Link, LinkKind
-from ansible_collections.ikcloud.compute.plugins.modules.bridge import Bridge
-from ansible_collections.ikcloud.compute.plugins.modules.geneve_tunnel import Tunnel
-from ansible_collections.ikcloud.compute.plugins.modules.tap import Tap
+from ansible_collections.ikcloud.compute.plugins.module_utils.tap_kind import Tap
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.network_samples import BRIDGE, ROOT, TAP, TUNNEL, VXLAN, Kernel, commands, golden, on
 from hypothesis import given, settings
 from hypothesis import strategies as st

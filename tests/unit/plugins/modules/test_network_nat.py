@@ -14,8 +14,8 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Foun
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.forwarding import Forwarding, sysctl_text
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.nat_kind import Nat, drop_advice
 from ansible_collections.ikcloud.compute.plugins.module_utils.nft import Rules, Table, describe, foreign_drops, parse, read_tables, text_of, translates
-from ansible_collections.ikcloud.compute.plugins.modules.nat import Nat, drop_advice
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.network_samples import ROOT, commands, golden
 
 BLUE: Item = {"name": "blue", "id": "fc814e42", "bridge": "br-gnv-fc814e42", "cidr": "192.168.88.0/24", "uplink": "ens3", "masquerade": True}

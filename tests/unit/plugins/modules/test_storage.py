@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, Kind, _validate, argument_spec, plan
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, Kind, argument_spec, plan, validate
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.image_kind import ImageKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.images import Image
+from ansible_collections.ikcloud.compute.plugins.module_utils.seed_kind import SeedKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import Node, Volume
-from ansible_collections.ikcloud.compute.plugins.modules.image import ImageKind
-from ansible_collections.ikcloud.compute.plugins.modules.seed import SeedKind
-from ansible_collections.ikcloud.compute.plugins.modules.volume import VolumeKind
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,7 +47,7 @@ def kind(of: type[Kind], **params: Any) -> Kind:
 
 def refused(of: type[Kind], item: dict[str, Any]) -> str:
     one = kind(of, **{of.option: [item]})
-    return " ".join(_validate(one, one.params[of.option], False))
+    return " ".join(validate(one))
 
 
 def commands(one: Kind, have: dict[str, Found] | None = None) -> str:
@@ -138,7 +138,7 @@ def test_volumes_that_are_refused(change: dict[str, Any], words: str) -> None:
 
 def test_the_same_name_twice() -> None:
     one = kind(VolumeKind, volumes=[{"name": ID, "size": "1G"}] * 2)
-    assert "volumes[1]" in _validate(one, one.params["volumes"], False)[0] and "volumes[0]" in _validate(one, one.params["volumes"], False)[0]
+    assert "volumes[1]" in validate(one)[0] and "volumes[0]" in validate(one)[0]
 
 
 def volume(**other: Any) -> Found:

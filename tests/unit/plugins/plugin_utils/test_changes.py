@@ -32,6 +32,11 @@ def done(*entries: dict[str, Any], commands: tuple[str, ...] = ()) -> dict[str, 
     return {"changed": bool(commands), "results": list(entries), "commands": list(commands)}
 
 
+def node(**kinds: dict[str, Any]) -> dict[str, Any]:
+    commands = [command for kind in kinds.values() for command in kind["commands"]]
+    return {"changed": any(kind["changed"] for kind in kinds.values()), "commands": commands, "kinds": kinds}
+
+
 def sample() -> Changes:
     """A bare node, one with some of everything, one that failed, one that was not reached, and one that was left out."""
     bare = {
@@ -39,20 +44,24 @@ def sample() -> Changes:
         "prepare_user_done": {"changed": True},
         "prepare_folders_done": {"changed": True, "results": [{"item": "lib/images", "changed": True}, {"item": "lib/volumes", "changed": False}]},
         "images_done": done(entry("bionic", "create"), commands=("wget -c -O .bionic.img.part https://images.example/bionic.img",)),
-        "overlay_bridges_done": done(entry("br-gnv-fc814e42", "create"), entry("compute-networks.service", "create"), commands=("ip link add …",)),
+        "overlay_done": node(bridges=done(entry("br-gnv-fc814e42", "create"), entry("compute-networks.service", "create"), commands=("ip link add …",))),
     }
     mixed = {
         "prepare_packages_done": {"changed": False, "skipped": True},
         "compute_instances_removed": done(entry("old", "destroy"), commands=("systemctl stop compute-instance@0a1b2c3d.service",)),
         "images_removed": done(entry("older", "destroy"), commands=("a removal of an earlier play",)),
         "images_done": done(entry("bionic")),
-        "overlay_bridges_done": done(entry("br-gnv-fc814e42", "live", "mtu is 1500, declared 1450"), commands=("ip link set dev br-gnv-fc814e42 mtu 1450",)),
-        "overlay_tunnels_done": done(entry("gnv-0d5e8a1c", "rebuild", "its VNI is 77, declared 88, so it is deleted and made anew")),
-        "compute_instances_done": done(
-            entry("web-1", "restart", "restart: cpu is 1, declared 2"),
-            entry("web-2", pending="memory is 1024, declared 2048"),
-            entry("web|3`<b>\x1b[1m", "live", "labels differ"),
-            commands=("systemctl restart compute-instance@4fd66e29.service", "echo ```"),
+        "overlay_done": node(
+            bridges=done(entry("br-gnv-fc814e42", "live", "mtu is 1500, declared 1450"), commands=("ip link set dev br-gnv-fc814e42 mtu 1450",)),
+            tunnels=done(entry("gnv-0d5e8a1c", "rebuild", "its VNI is 77, declared 88, so it is deleted and made anew")),
+        ),
+        "compute_done": node(
+            instances=done(
+                entry("web-1", "restart", "restart: cpu is 1, declared 2"),
+                entry("web-2", pending="memory is 1024, declared 2048"),
+                entry("web|3`<b>\x1b[1m", "live", "labels differ"),
+                commands=("systemctl restart compute-instance@4fd66e29.service", "echo ```"),
+            )
         ),
     }
     failed = {"images_done": {"failed": True, "msg": "image bionic: there is no such file."}}
@@ -92,7 +101,7 @@ def test_nothing_to_do() -> None:
 
 
 def test_a_pending_restart_is_no_change() -> None:
-    changes = gather([NodeResults("a", {"compute_instances_done": done(entry("x", pending="cpu is 1, declared 2"))}, {})], {})
+    changes = gather([NodeResults("a", {"compute_done": node(instances=done(entry("x", pending="cpu is 1, declared 2")))}, {})], {})
     assert not changes.changes and len(changes.pending) == 1
     assert totals_line(changes, True) == "Plan: nothing to do on 1 node; 1 restart pending."
 

@@ -1,0 +1,163 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """The list of the module instance, which the module node takes too."""
+
+    LIST = r"""
+options:
+  instances:
+    description: The instances.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: The instance's name, of C(a-z), C(0-9) and C(-).
+        type: str
+        required: true
+      id:
+        description:
+          - 8 hex digits that stand for the name in files and links. Derived from the name by default.
+          - It can't be changed afterwards.
+        type: str
+      cpu:
+        description: Virtual processors.
+        type: int
+        default: 1
+      memory:
+        description: Memory in MiB. All that runs must fit in the node's.
+        type: int
+        default: 1024
+      volume:
+        description: The path of its disk. By default C(lib/volumes/compute-<id>.img) below O(root).
+        type: str
+      volume_format:
+        description: The format of its disk. QEMU is never left to guess it.
+        type: str
+        choices: [qcow2, raw]
+        default: qcow2
+      seed:
+        description: Whether it has a cloud-init seed, C(lib/volumes/compute-<id>-seed.img) below O(root) (see M(ikcloud.compute.seed)).
+        type: bool
+        default: true
+      volumes:
+        description: More disks.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          path:
+            description: The path of an image or a block device.
+            type: str
+            required: true
+          format:
+            description: Its format.
+            type: str
+            choices: [qcow2, raw]
+            default: qcow2
+      nics:
+        description: Network cards, in order.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          type:
+            description:
+              - V(tap) is a link made by M(ikcloud.compute.tap).
+              - V(user) is QEMU's own NAT, which needs no privileges.
+              - V(socket) is a cable to other QEMU processes over UDP.
+            type: str
+            choices: [tap, user, socket]
+            default: tap
+          tap:
+            description: The link's name. By default C(vnet-<id>) for the first card, and C(vnet-) with digits of its own for others.
+            type: str
+          mac:
+            description: The MAC address, in lower case. Derived from the name by default.
+            type: str
+          mtu:
+            description: The MTU that the guest is told. By default 1450 for V(tap), else none.
+            type: int
+          hostfwd:
+            description: For V(user), ports of the node that lead into the guest, each as C(tcp:127.0.0.1:22101:22).
+            type: list
+            elements: str
+            default: []
+          local:
+            description: For V(socket), our end, as C(127.0.0.1:23101); with O(instances[].nics[].mcast) only the address to send from, by default C(127.0.0.1).
+            type: str
+          remote:
+            description: For V(socket), the other end, as C(127.0.0.1:23102).
+            type: str
+          mcast:
+            description: For V(socket), instead of O(instances[].nics[].remote), a multicast group that any number share, as C(230.0.0.1:23100).
+            type: str
+      accel:
+        description:
+          - V(kvm) runs guests on the processor, V(tcg) emulates it.
+          - V(auto) tries once whether a tiny guest runs under KVM, when the instance is made, and keeps to the answer.
+        type: str
+        choices: [auto, kvm, tcg]
+        default: auto
+      cpu_model:
+        description: QEMU's C(-cpu). By default V(host) under KVM and V(max) under TCG.
+        type: str
+      vnc:
+        description:
+          - V(socket) has the screen at C(vnc.sock) in the folder, for those who may enter it.
+          - V(loopback) has it at C(127.0.0.1), for every user of the node. It has no password.
+        type: str
+        choices: [socket, loopback, none]
+        default: socket
+      vnc_display:
+        description: For O(instances[].vnc=loopback), the display; its TCP port is 5900 more.
+        type: int
+      power:
+        description: Whether it is to run, now and after a reboot.
+        type: str
+        choices: [running, stopped]
+        default: running
+      supervisor:
+        description: Who runs QEMU. V(systemd) needs root.
+        type: str
+        choices: [systemd, none]
+        default: systemd
+      user:
+        description: The user that QEMU runs as. Ignored where the module itself does not run as root.
+        type: str
+        default: compute-service
+      grace:
+        description:
+          - Seconds that the guest may take to power off before it is forced. 60 by default.
+          - With O(state=absent) it counts for this one time; without it the instance's own does.
+        type: int
+      boot_network:
+        description: Boot from the network first.
+        type: bool
+        default: false
+      labels:
+        description: What else is to be known of it; kept in C(start) and returned, without a meaning here.
+        type: dict
+        default: {}
+      restart:
+        description: As O(restart), for this instance.
+        type: str
+        choices: [never, when_required]
+"""
+
+    RESTART = r"""
+  restart:
+    description:
+      - What to do when the QEMU that runs differs from its declaration. V(never) warns and says so in the result.
+      - V(when_required) powers the instance off (ACPI first) and starts it again.
+    type: str
+    choices: [never, when_required]
+    default: never
+"""
+    DOCUMENTATION = LIST + RESTART
+    NODE = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1) + RESTART

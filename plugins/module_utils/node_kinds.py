@@ -1,0 +1,77 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Several kinds of resources of one node in one call: what the module node does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine
+from ansible_collections.ikcloud.compute.plugins.module_utils.bridge_kind import Bridge
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Item, Kind
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
+from ansible_collections.ikcloud.compute.plugins.module_utils.geneve_tunnel_kind import Tunnel
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.nat_kind import Nat
+from ansible_collections.ikcloud.compute.plugins.module_utils.seed_kind import SeedKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.tap_kind import Tap
+from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
+
+# In the order in which one stands on the other; by the names of cloud_plan's lists.
+KINDS: dict[str, type[Kind]] = {
+    "bridges": Bridge,
+    "tunnels": Tunnel,
+    "nats": Nat,
+    "volumes": VolumeKind,
+    "seeds": SeedKind,
+    "taps": Tap,
+    "instances": InstanceKind,
+}
+# Of the kinds' own options, those that a whole node takes.
+OPTIONS = {name: {**VolumeKind.options, **InstanceKind.options}[name] for name in ("aside", "aside_names", "restart")}
+
+
+def argument_spec() -> Item:
+    """Give the argument spec of the module node."""
+    lists = {name: {"type": "list", "elements": "dict", "options": kind.suboptions} for name, kind in KINDS.items()}
+    return {
+        **lists,
+        **OPTIONS,
+        "purge": {"type": "list", "elements": "str", "choices": list(KINDS), "default": []},
+        "spare": {"type": "dict", "default": {}, "options": {name: {"type": "list", "elements": "str", "default": []} for name in KINDS}},
+        "root": {"type": "path", "default": engine.DEFAULT_ROOT},
+    }
+
+
+def converge_all(params: Item, check_mode: bool) -> Item:
+    """Speak the engine's sentence for each kind whose list is given, in the order of :data:`KINDS`.
+
+    :returns: The module's result, with each kind's own in ``kinds``. A kind that fails is the last one.
+    :raises ComputeError: When a list is wrong, before anything is changed.
+    """
+    kinds = {name: kind(_params_of(name, kind, params)) for name, kind in KINDS.items() if params[name] is not None or name in params["purge"]}
+    raise_all([problem for kind in kinds.values() for problem in engine.validate(kind)])
+    done: dict[str, Item] = {}
+    result: Item = {"changed": False, "commands": [], "diff": [], "kinds": done, "warn": []}
+    for name, kind in kinds.items():
+        try:
+            found = engine.converge(kind, check_mode)
+        except ComputeError as error:
+            return {**result, "msg": str(error)}
+        result["warn"] += found.pop("warn")
+        result["diff"] += found.pop("diff")
+        result["commands"] += found["commands"]
+        result["changed"] = result["changed"] or found["changed"]
+        words = found.pop("msg", None)
+        done[name] = found
+        if words:
+            return {**result, "msg": words}
+    return result
+
+
+def _params_of(name: str, kind: type[Kind], params: Item) -> Item:
+    """Give the parameters of a kind's own module."""
+    own: dict[str, Any] = {option: params.get(option, spec.get("default")) for option, spec in kind.options.items()}
+    common = {"state": "present", "purge": name in params["purge"], "spare": (params["spare"] or {}).get(name) or [], "root": params["root"]}
+    return {**own, **common, kind.option: params[name] or []}

@@ -1,0 +1,145 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What cloud-init reads, as the module seed takes it."""
+
+from __future__ import annotations
+
+import hashlib
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build, access_steps, begin_file, finish_step, unfinished
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_folder_steps, instance_id, owner_or_none
+from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import SEED_MODE, Seed, paths_of, read_seeds, removal_steps
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Step, Write
+
+# The first boot's users, keys and commands are in the user-data, the password's hash too.
+MODES = {"user-data": 0o600, "network-config": 0o644, "meta-data": 0o644}
+
+
+class SeedKind(Kind):
+    """NoCloud images in ``lib/volumes`` and the files that they were made from."""
+
+    noun = "seed"
+    option = "seeds"
+    suboptions = {
+        "name": {"type": "str", "required": True},
+        "hostname": {"type": "str"},
+        "user": {"type": "str", "default": "ubuntu"},
+        "ssh_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+        "password_hash": {"type": "str", "no_log": True},
+        "user_data": {"type": "raw"},
+        "nics": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {
+                "mac": {"type": "str"},
+                "addresses": {"type": "list", "elements": "str", "default": []},
+                "gateway": {"type": "str"},
+                "nameservers": {"type": "list", "elements": "str", "default": []},
+                "mtu": {"type": "int"},
+            },
+        },
+        "instance_id": {"type": "str"},
+    }
+    options = {"owner": {"type": "str", "default": DEFAULT_USER}}
+    tools = ("cloud-localds",)
+    workers = 4
+
+    def __init__(self, params: Item) -> None:
+        super().__init__(params)
+        self.layout = Layout(self.root)
+        self.owner = owner_or_none(params.get("owner") or "")
+
+    def problems(self, index: int, item: Item) -> list[str]:
+        where = f"seeds[{index}]"
+        found = cloud_init.problems(where, item)
+        if instance_id(item["name"]) is None:
+            found.insert(0, f"{where}.name: {item['name']!r} is not 'compute-' and the instance's id of 8 hex digits, such as compute-af95e879.")
+        return found
+
+    def observe(self, items: list[Item]) -> dict[str, Found]:
+        absent = self.params["state"] == "absent"
+        found: dict[str, Found] = {}
+        for name, seed in read_seeds(self.layout, {item["name"] for item in items}, absent).items():
+            path = self.layout.seed(name)
+            props = self._props(path, seed.image, f"{seed.access[0]:04o}") if seed.image else {"path": path, "unfinished": True}
+            found[name] = Found(props, seed.owned, seed)
+        return found
+
+    observe_bare = observe  # reading needs no tool
+
+    def _props(self, path: str, texts: dict[str, str], mode: str) -> Item:
+        digests = {name: f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:12]}" for name, text in texts.items()}
+        return {"path": path, "instance_id": cloud_init.instance_id_of(texts.get("meta-data", "")), **digests, "mode": mode}
+
+    def change(self, item: Item, have: Found | None) -> Change:
+        name = item["name"]
+        seed: Seed = have.raw if have else Seed()
+        path, folder = self.layout.seed(name), self.layout.instance(name).folder
+        kept = cloud_init.instance_id_of(seed.image.get("meta-data", "") or seed.files.get("meta-data", ""))
+        wanted_id = item.get("instance_id") or kept or f"iid-{instance_id(name)}"
+        texts = cloud_init.texts(item, wanted_id)
+        steps: list[Step] = instance_folder_steps(folder, self.owner, not seed.files)
+        reasons = [f"the folder {folder} has another mode or owner"] if steps and seed.files else []
+        for text, file in paths_of(self.layout, name).items():
+            if seed.files.get(text) != texts[text]:
+                # User-data may hold a password's hash or what the user put there, in what was there before too: no diff shows it.
+                steps.append(Write(file, texts[text], MODES[text], secret=text == "user-data"))
+                reasons.append(f"{file} differs" if text in seed.files else f"{file} is missing")
+            elif seed.modes.get(text) != MODES[text]:
+                changed, why = access_steps(file, (seed.modes[text], 0, 0), MODES[text], "")
+                steps += changed
+                reasons += [f"{file}: {reason}" for reason in why]
+        differing = [text for text in texts if seed.image.get(text) != texts[text]] + sorted(set(seed.image) - set(texts))
+        if differing:
+            steps += self._build(name)
+            reasons += [f"{text} in the seed differs" for text in differing] if seed.image else []
+        else:
+            changed, why = access_steps(path, seed.access, SEED_MODE, self.owner)
+            steps += changed
+            reasons += why
+            if seed.leftover:
+                steps.append(Remove(unfinished(path)))
+                reasons.append("an unfinished one was left over")
+        creating = have is None or not seed.image
+        change = Change(name, "create" if creating else "update" if steps else "none", have.props if have else None, steps=steps)
+        change.reasons = [] if creating else reasons
+        change.after = self._props(path, texts, f"{SEED_MODE:04o}")
+        change.facts = {"path": path, "instance_id": wanted_id}
+        self._say_when(change, item, seed, texts, differing)
+        return change
+
+    def _build(self, name: str) -> list[Step]:
+        files, path = self.layout.instance(name), self.layout.seed(name)
+        hidden = unfinished(path)
+        argv = ("cloud-localds", f"--network-config={files.network_config}", hidden, files.user_data, files.meta_data)
+        return [begin_file(path, SEED_MODE, self.owner), Build(argv, timeout=60, made=hidden), finish_step(path, replace=True)]
+
+    def _say_when(self, change: Change, item: Item, seed: Seed, texts: dict[str, str], differing: list[str]) -> None:
+        """Say when a guest takes up what has changed."""
+        name = item["name"]
+        if not item["ssh_keys"] and not item.get("password_hash") and item.get("user_data") is None:
+            change.warnings.append(f"seed {name}: it has neither an SSH key nor a password, so nobody will be able to log in.")
+        seen = seed.running if seed.running is not None else seed.image
+        if not seen or (not differing and seed.running is None):
+            return
+        stale = [text for text in texts if seen.get(text) != texts[text]]
+        at_boot = cloud_init.applies_network_at_boot(texts["user-data"])
+        if seed.in_use and ("meta-data" in stale or ("network-config" in stale and at_boot)):
+            change.restart_reason = (
+                f"{' and '.join(text for text in stale if text != 'user-data')}: cloud-init reads the seed at boot, QEMU has the former one open"
+            )
+        new = cloud_init.instance_id_of(seen.get("meta-data", "")) != cloud_init.instance_id_of(texts["meta-data"])
+        later = [text for text in stale if text == "user-data" or (text == "network-config" and not at_boot)]
+        if differing and later and not new:
+            change.warnings.append(
+                f"seed {name}: {' and '.join(later)} take effect in a guest that has not booted yet; in one that has, cloud-init runs its first boot "
+                "again only with another instance_id."
+            )
+
+    def remove(self, name: str, have: Found) -> Change:
+        warnings = [f"seed {name} is in use by a running QEMU now; it is removed only once that has ended."] if have.raw.in_use else []
+        return Change(name, "delete", have.props, None, removal_steps(self.layout, name), warnings=warnings)

@@ -1,0 +1,225 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Disks, as the module volume takes them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import (
+    Build,
+    access_steps,
+    begin_file,
+    finish_step,
+    keep_aside,
+    mark_step,
+    remove_unused,
+    unfinished,
+)
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, owner_or_none
+from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, mark_command, write_mark
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Remove, Run, Step
+from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import Volume, live_growth, read_bases, read_volumes
+
+MODE = 0o640
+
+
+class VolumeKind(Kind):
+    """qcow2 files in ``lib/volumes``."""
+
+    noun = "volume"
+    option = "volumes"
+    suboptions = {
+        "name": {"type": "str", "required": True},
+        "image": {"type": "str"},
+        "image_format": {"type": "str", "choices": ["qcow2", "raw"], "default": "qcow2"},
+        "size": {"type": "str"},
+        "copy": {"type": "bool", "default": False},
+    }
+    options = {
+        "owner": {"type": "str", "default": DEFAULT_USER},
+        "aside": {"type": "bool", "default": False},
+        "aside_names": {"type": "dict", "default": {}},
+        "remove_kept": {"type": "bool", "default": False},
+    }
+    tools = ("qemu-img",)
+    workers = 4
+
+    def __init__(self, params: Item) -> None:
+        super().__init__(params)
+        self.layout = Layout(self.root)
+        self.owner = owner_or_none(params.get("owner") or "")
+        self.bases: dict[str, qcow2.Header] = {}
+        self.kept = False  # whether there are volumes that were kept aside
+
+    def problems(self, index: int, item: Item) -> list[str]:
+        where = f"volumes[{index}]"
+        name, image, size = item["name"], item.get("image"), item.get("size")
+        found = [name_problem(f"{where}.name", name)]
+        if isinstance(name, str) and name.endswith("-seed"):
+            found.append(f"{where}.name: {name!r} ends in '-seed', as the instances' seeds in the same folder do; choose another.")
+        if image is not None:
+            found.append(name_problem(f"{where}.image", image))
+        if image is None and item.get("copy"):
+            found.append(f"{where}.copy: there is no image to copy; give one.")
+        if image is None and size is None:
+            found.append(f"{where}.size: an empty volume needs a size; give one, or an image.")
+        if size is not None:
+            try:
+                qcow2.parse_size(size)
+            except ValueError as error:
+                found.append(f"{where}.size: {error}.")
+        return [problem for problem in found if problem]
+
+    def list_problems(self, items: list[Item]) -> list[str]:
+        names = self.params.get("aside_names") or {}
+        return [problem for key, name in names.items() for problem in [name_problem(f"aside_names.{key}", name)] if problem]
+
+    def observe(self, items: list[Item]) -> dict[str, Found]:
+        self.bases = read_bases(self.layout, {str(item["image"]) for item in items if item.get("image")})
+        absent = self.params["state"] == "absent"
+        sizes = {item["name"]: None if absent or item.get("size") is None else qcow2.parse_size(item["size"]) for item in items}
+        self.kept = os.path.isdir(self.layout.kept)
+        found: dict[str, Found] = {}
+        for name, volume in read_volumes(self.layout, sizes, removing=absent).items():
+            header = volume.header
+            path = self.layout.volume(name)
+            props = self._props(path, header.virtual_size, header.backing_file, f"{volume.access[0]:04o}") if header else {"path": path, "unfinished": True}
+            found[name] = Found(props, volume.owned, volume)
+        return found
+
+    observe_bare = observe  # reading needs no tool
+
+    def _props(self, path: str, size: int | None, base: str, mode: str = f"{MODE:04o}") -> Item:
+        return {"path": path, "size": "unknown" if size is None else qcow2.format_size(size), "base": base, "mode": mode}
+
+    def change(self, item: Item, have: Found | None) -> Change:
+        if have is None or have.raw.header is None:
+            return self._create(item)
+        return self._update(item, have, have.raw, have.raw.header)
+
+    def _create(self, item: Item) -> Change:
+        name, image, size = item["name"], item.get("image"), item.get("size")
+        path, base_path = self.layout.volume(name), self.layout.image(image) if image else ""
+        hidden = unfinished(path)
+        base = self.bases.get(image) if image else None
+        if base:
+            self._check_base(item, base, base_path)
+        steps: list[Step] = [begin_file(path, MODE, self.owner)]
+        sized = (size,) if size is not None else ()
+        if image and item["copy"]:
+            steps.append(Build(("qemu-img", "convert", "-q", "-f", item["image_format"], "-O", "qcow2", base_path, hidden), made=hidden))
+            if size is not None:  # also where it is the image's own: in check mode the image may not be there yet to tell
+                steps.append(Build(("qemu-img", "resize", "-q", "-f", "qcow2", hidden, size), made=hidden))
+        elif image:
+            steps.append(Build(("qemu-img", "create", "-q", "-f", "qcow2", "-F", item["image_format"], "-b", base_path, hidden, *sized), made=hidden))
+        else:
+            steps.append(Build(("qemu-img", "create", "-q", "-f", "qcow2", hidden, *sized), made=hidden))
+        steps += [mark_step(path, f"volume/{name}"), finish_step(path)]
+        expected = qcow2.parse_size(size) if size is not None else base.virtual_size if base else None
+        after = self._props(path, expected, "" if item["copy"] else base_path)
+        return Change(name, "create", None, after, steps, facts={"path": path, "size": expected})
+
+    def _check_base(self, item: Item, base: qcow2.Header, path: str) -> None:
+        """Refuse what can't stand on its image, before anything is made.
+
+        :raises ComputeError: When the image has another format than declared, stands on another one itself, or is larger.
+        """
+        name, size = item["name"], item.get("size")
+        if base.format != item["image_format"]:
+            raise ComputeError(f"volume {name}: the image {path} is {base.format}, declared is image_format {item['image_format']}.", f"Declare {base.format}.")
+        if base.backing_file or base.data_file:
+            raise ComputeError(
+                f"volume {name}: the image {path} does not hold all of its data itself.", "Make it with ikcloud.compute.image, which refuses such a one."
+            )
+        if size is not None and qcow2.parse_size(size) < base.virtual_size:
+            raise ComputeError(
+                f"volume {name}: size {size} is smaller than its image {item['image']}, which has {qcow2.format_size(base.virtual_size)}.",
+                f"Declare {qcow2.format_size(base.virtual_size)} or more.",
+            )
+
+    def _update(self, item: Item, have: Found, volume: Volume, header: qcow2.Header) -> Change:
+        name, path = item["name"], self.layout.volume(item["name"])
+        self._check_same_base(item, header)
+        size = qcow2.parse_size(item["size"]) if item.get("size") is not None else header.virtual_size
+        if size < header.virtual_size:
+            raise ComputeError(
+                f"volume {name} has {qcow2.format_size(header.virtual_size)}, declared is {item['size']}: a volume never shrinks, its guest would lose data.",
+                f"Declare {qcow2.format_size(header.virtual_size)} or more, or rebuild it: once with state=absent, then anew.",
+            )
+        steps, reasons = access_steps(path, volume.access, MODE, self.owner)
+        restart, after = "", size
+        if not volume.marked:
+            steps.append(Do(mark_command(path, f"volume/{name}"), lambda: write_mark(path, MARK, f"volume/{name}")))
+            reasons.append("it has lost its mark")
+        if size > header.virtual_size:
+            growth = f"size is {qcow2.format_size(header.virtual_size)}, declared {item['size']}"
+            reasons.append(growth)
+            if not volume.locked:
+                steps.append(Run(("qemu-img", "resize", "-q", "-f", "qcow2", path, item["size"])))
+            elif volume.node:
+                steps.append(live_growth(volume.node, size))
+            else:
+                restart = f"{growth}: its QEMU has no QMP socket below {self.layout.instances} to grow it by; stop the instance and run this again"
+                after = header.virtual_size
+        if volume.leftover:
+            steps.append(Remove(unfinished(path)))
+            reasons.append("an unfinished one was left over")
+        return Change(
+            name,
+            "update" if steps else "none",
+            have.props,
+            self._props(path, after, header.backing_file),
+            steps,
+            reasons,
+            restart,
+            facts={"path": path, "size": after},
+        )
+
+    def _check_same_base(self, item: Item, header: qcow2.Header) -> None:
+        name = item["name"]
+        rebuild = "The disk would have to be rebuilt, and its data would be lost: once with state=absent, then anew. Or declare what is there."
+        wanted = self.layout.image(item["image"]) if item.get("image") and not item["copy"] else ""
+        if header.backing_file != wanted:
+            declared = wanted or (f"a copy of {item['image']}" if item.get("image") else "an empty volume")
+            raise ComputeError(f"volume {name} stands on {header.backing_file or 'no image'}, declared is {declared}.", rebuild)
+        if wanted and header.backing_format != item["image_format"]:
+            taken = header.backing_format or "whatever QEMU guesses"
+            raise ComputeError(f"volume {name} takes its base for {taken}, declared is image_format {item['image_format']}.", rebuild)
+
+    def remove(self, name: str, have: Found) -> Change:
+        path, volume = self.layout.volume(name), have.raw
+        steps: list[Step] = []
+        aside = bool(volume.header and self.params.get("aside"))
+        if aside:
+            stem = "-".join([str(part) for part in [(self.params.get("aside_names") or {}).get(name)] if part] + [name])
+            steps = keep_aside(path, self.layout, stem, self.warnings)
+        elif volume.header:
+            steps = [remove_unused(path, self.layout.volumes)]
+        if volume.leftover:
+            steps.append(Remove(unfinished(path)))
+        warnings = [f"volume {name} is in use by a running QEMU now; it is removed only once that has ended."] if volume.locked else []
+        reasons = [f"it is not declared; its file is kept in {self.layout.kept}"] if aside else []
+        return Change(name, "delete", have.props, None, steps, reasons, warnings=warnings)
+
+    def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
+        if not (self.params.get("remove_kept") and self.kept):
+            return []
+        return [Change("kept", "delete", steps=[Remove(self.layout.kept, tree=True, stage=1)])]
+
+    def lacking(self, changes: list[Change], check_mode: bool) -> list[str]:
+        if check_mode or self.params["state"] == "absent":
+            return []
+        creating = {change.name for change in changes if change.action == "create"}
+        items: list[dict[str, Any]] = [item for item in self.params["volumes"] if item["name"] in creating]
+        return [
+            f"volume {item['name']}: its image {self.layout.image(item['image'])} is not there; put it there first with ikcloud.compute.image."
+            for item in items
+            if item.get("image") and item["image"] not in self.bases
+        ]
