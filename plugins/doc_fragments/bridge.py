@@ -21,7 +21,7 @@ options:
         type: str
         required: true
       network:
-        description: The network that it belongs to, for its mark. Required with O(state=present).
+        description: The network that it belongs to, for its mark. Required with C(state=present).
         type: str
       mtu:
         description:

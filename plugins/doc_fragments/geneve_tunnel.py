@@ -21,19 +21,19 @@ options:
         type: str
         required: true
       network:
-        description: The network that it belongs to, for its mark. Required with O(state=present).
+        description: The network that it belongs to, for its mark. Required with C(state=present).
         type: str
       vni:
-        description: The virtual network identifier, 0 to 16777215 (RFC 8926). Required with O(state=present).
+        description: The virtual network identifier, 0 to 16777215 (RFC 8926). Required with C(state=present).
         type: int
       remote:
         description:
-          - The IPv4 or IPv6 addresses of the other ends in the underlay. Required with O(state=present).
+          - The IPv4 or IPv6 addresses of the other ends in the underlay. Required with C(state=present).
           - Exactly one with O(tunnels[].encapsulation=geneve). A kernel has one VXLAN link for each VNI, so all its remotes are listed there.
         type: list
         elements: str
       bridge:
-        description: The bridge that the link is a port of. Required with O(state=present). M(ikcloud.compute.bridge) makes it.
+        description: The bridge that the link is a port of. Required with C(state=present). M(ikcloud.compute.bridge) makes it.
         type: str
       mtu:
         description: The MTU in bytes, the same as the bridge's.

@@ -134,7 +134,7 @@ options:
       grace:
         description:
           - Seconds that the guest may take to power off before it is forced. 60 by default.
-          - With O(state=absent) it counts for this one time; without it the instance's own does.
+          - With C(state=absent) it counts for this one time; without it the instance's own does.
         type: int
       boot_network:
         description: Boot from the network first.

@@ -21,13 +21,13 @@ options:
         type: str
         required: true
       id:
-        description: 8 hex digits, for the name of the table. Required with O(state=present).
+        description: 8 hex digits, for the name of the table. Required with C(state=present).
         type: str
       bridge:
-        description: The network's bridge on this node. Required with O(state=present). M(ikcloud.compute.bridge) makes it.
+        description: The network's bridge on this node. Required with C(state=present). M(ikcloud.compute.bridge) makes it.
         type: str
       cidr:
-        description: The network's IPv4 addresses, such as V(192.0.2.0/24). Required with O(state=present).
+        description: The network's IPv4 addresses, such as V(192.0.2.0/24). Required with C(state=present).
         type: str
       uplink:
         description: The link to the world. That of the IPv4 default route when it isn't given.
