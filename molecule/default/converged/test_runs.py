@@ -26,6 +26,12 @@ def test_check_mode_listed_what_the_first_run_did() -> None:
         assert predicted[node] == done[node]
 
 
+def test_what_was_missing_was_installed() -> None:
+    for run in (cloud.records("site", check=True)[0], cloud.records("site")[0]):
+        installed = [task["host"] for task in run["tasks"] if task["task"].endswith("Install the packages that are missing") and task["changed"]]
+        assert installed == ["ik-node-02"]
+
+
 def test_second_run_changed_nothing() -> None:
     second = cloud.records("site")[1]
     assert {name: stats["changed"] + stats["failures"] for name, stats in second["hosts"].items()} == dict.fromkeys(cloud.NODES, 0)
