@@ -94,7 +94,7 @@ EXAMPLES = r"""
     taps:
       - {name: vnet-0a1b2c3d, bridge: br-gnv-fc814e42, owner: root}
     volumes:
-      - {name: data-1, size: 1G}
+      - {name: data-2, size: 1G}
     purge: [bridges]
 """
 
