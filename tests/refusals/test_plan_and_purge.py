@@ -150,9 +150,17 @@ def test_from_bare_to_less(node: Node) -> None:
     assert {entry["kind"] for entry in plan["entries"]} == {"bridge", "nat", "image"}
     assert len([link for link in node.links() if link.startswith("br-gnv-")]) == 1
 
-    # From one to another, with the same VNI and the same addresses, in one run.
+    # From one to another, with the same VNI and the same addresses: refused without purge, with it in one run, and the former bridge goes first.
     other = {**less, "cloud_networks": {"red": {**NETWORKS["blue"], "nat": False}}, "cloud_images": {"three": image}}
-    node.planned_and_done(other)
+    for playbook in ("plan", "site"):
+        done, record = node.play(playbook, {**other, "cloud_purge": False})
+        assert done.returncode == 2 and "overlaps with 192.168.88.1/24 of the network blue" in done.stdout, done.stdout
+        assert not [task["task"] for task in record["tasks"] if task["changed"]]
+    former = {link for link in node.links() if link.startswith("br-gnv-")}
+    plan, _record = node.planned_and_done(other)
+    lines = [line.split()[:5] for line in plan["commands"]["ik-node-01"] if line.startswith("ip link ")]
+    assert lines.index(["ip", "link", "delete", "dev", *former]) < next(number for number, line in enumerate(lines) if line[2] == "add")
+    assert len(json.loads(node.run("ip", "-j", "route", "show", "192.168.88.0/24").stdout)) == 1
     node.planned_and_done({"cloud_purge": True})
     assert not [link for link in node.links() if link.startswith(("br-gnv-", "gnv-", "vnet-"))]
     assert not [*node.root.glob("run/networks/*"), *node.root.glob("lib/images/*")]
