@@ -51,6 +51,8 @@ class Change:
     :ivar effect: What the change means for what uses the item, where ``action`` does not say it: ``restart``, or ``rebuild`` when it is
         removed and made anew. Otherwise ``create``, ``live`` or ``destroy``, by ``action``.
     :ivar facts: More keys for the item's entry in ``results``.
+    :ivar shared: Whether it is about what all items share (:meth:`Kind.common`).
+    :ivar postponed: Whether that was to be removed, and stays for an item that failed.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Change:
     warnings: list[str] = field(default_factory=list)
     facts: Item = field(default_factory=dict)
     effect: str = ""
+    shared: bool = False
+    postponed: bool = False
 
 
 class Kind:
@@ -115,7 +119,10 @@ class Kind:
         raise NotImplementedError
 
     def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
-        """List what all items share (a systemd unit, a sysctl), given the items' own changes; their stages say when it is done."""
+        """List what all items share (a systemd unit, a sysctl), given the items' own changes; their stages say when it is done.
+
+        What has the action ``delete`` is left for the next run once an item has failed.
+        """
         return []
 
 
@@ -217,26 +224,37 @@ def plan(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool) ->
         listed |= set(kind.params.get("spare") or [])
         changes += [kind.remove(name, found) for name, found in sorted(have.items()) if name not in listed and found.owned]
     raise_all(problems)
-    return changes + kind.common(changes, have)
+    shared = kind.common(changes, have)
+    for change in shared:
+        change.shared = True
+    return changes + shared
 
 
 def apply(kind: Kind, changes: list[Change]) -> dict[str, ComputeError]:
     """Run the steps, stage by stage. An item that fails is left at that point, the others go on.
+
+    What all items share is not removed once one has failed: that item may still need it, and the next run removes both.
 
     :returns: What failed, by item.
     """
     failures: dict[str, ComputeError] = {}
     stages = sorted({getattr(step, "stage", 0) for change in changes for step in change.steps})
     for stage in stages:
-        work = [(change.name, [step for step in change.steps if getattr(step, "stage", 0) == stage]) for change in changes]
-        work = [(name, steps) for name, steps in work if steps and name not in failures]
-        batched = [(name, steps) for name, steps in work if all(isinstance(step, Ip) for step in steps)]
-        failures.update(_apply_batch([(name, step.line) for name, steps in batched for step in steps if isinstance(step, Ip)]))
-        others = [entry for entry in work if entry not in batched]
-        for name, error in _apply_items(others, kind.workers):
-            if error:
-                failures[name] = error
+        for shared in (False, True):
+            due = {change.name: steps for change in changes if change.shared is shared for steps in [_due(change, stage, failures)] if steps}
+            batched = {name: steps for name, steps in due.items() if all(isinstance(step, Ip) for step in steps)}
+            failures.update(_apply_batch([(name, step.line) for name, steps in batched.items() for step in steps if isinstance(step, Ip)]))
+            for name, error in _apply_items([(name, steps) for name, steps in due.items() if name not in batched], kind.workers):
+                if error:
+                    failures[name] = error
     return failures
+
+
+def _due(change: Change, stage: int, failures: dict[str, ComputeError]) -> list[Step]:
+    steps = [step for step in change.steps if getattr(step, "stage", 0) == stage]
+    if steps and failures and change.shared and change.action == "delete":
+        change.postponed = True
+    return [] if change.postponed or change.name in failures else steps
 
 
 def _apply_items(work: list[tuple[str, list[Step]]], workers: int) -> list[tuple[str, ComputeError | None]]:
@@ -293,7 +311,7 @@ def validate(kind: Kind) -> list[str]:
 def _verify(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool, failures: dict[str, ComputeError]) -> None:
     """Look whether what was done has closed the difference: a step that the node took without effect must not pass for done."""
     for change in plan(kind, items, have, absent):
-        if change.steps and change.name not in failures:
+        if change.steps and change.name not in failures and not (failures and change.shared and change.action == "delete"):
             left = "; ".join(change.reasons) or f"still to do: {change.steps[0].text}"
             failures[change.name] = ComputeError(f"It still differs after the change: {left}.", "Something else may be changing it.")
 
@@ -330,7 +348,7 @@ def _report(kind: Kind, changes: list[Change], diff: list[Item], failures: dict[
         "warn": kind.warnings + [warning for change in changes for warning in change.warnings],
     }
     if failures:
-        done = sum(1 for change in changes if change.steps and change.name not in failures)
+        done = sum(1 for change in changes if change.steps and change.name not in failures and not change.postponed)
         named = " ".join(f"{kind.noun} {name}: {error}" for name, error in failures.items())
         result["msg"] = f"{named} ({done} other changes were made; run again once it is mended.)"
     return result
@@ -340,7 +358,7 @@ def _entry(change: Change, failure: ComputeError | None) -> Item:
     return {
         "name": change.name,
         "action": change.action if change.steps else "none",
-        "changed": bool(change.steps) and failure is None,
+        "changed": bool(change.steps) and failure is None and not change.postponed,
         "effect": (change.effect or EFFECTS.get(change.action, "live")) if change.steps else "none",
         "reasons": change.reasons,
         "restart_required": bool(change.restart_reason),
