@@ -9,17 +9,15 @@ in check mode, report. A kind of resource supplies only what is its own: see :cl
 
 from __future__ import annotations
 
-import fcntl
-import os
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, missing_tools
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
+from ansible_collections.ikcloud.compute.plugins.module_utils.lock import nothing_else_changes
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Ip, Step, Write, read_plain, run_ip_batch
 
 DEFAULT_ROOT = "/var/lib/compute-service"
@@ -180,7 +178,7 @@ def converge(kind: Kind, check_mode: bool) -> Item:
         raise ComputeError(f"This node lacks {', '.join(missing)}.", f"Run the role ikcloud.compute.prepare, or install: {packages}.")
     if missing and not removing:
         kind.warnings.append(f"This node lacks {', '.join(missing)}; check mode takes it that nothing is there yet and that the role prepare installs them.")
-    with _lock(kind.root, check_mode):
+    with nothing_else_changes(kind.root, check_mode):
         have = observe(items)
         changes = plan(kind, items, have, absent)
         lacking = kind.lacking([change for change in changes if change.steps], check_mode)
@@ -366,23 +364,3 @@ def _entry(change: Change, failure: ComputeError | None) -> Item:
         **({"error": str(failure)} if failure else {}),
         **change.facts,
     }
-
-
-@contextmanager
-def _lock(root: str, check_mode: bool) -> Iterator[None]:
-    """Keep two runs from changing one node at once (flock(2) on the folder itself leaves no file behind)."""
-    folder = root
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder) or "/"
-    if check_mode:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ComputeError("Another run is changing this node at this moment.", "Run again when it has ended.") from None
-        yield
-    finally:
-        os.close(handle)

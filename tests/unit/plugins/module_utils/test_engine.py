@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import engine
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.lock import nothing_else_changes
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Ip, Remove, Write
 
 
@@ -170,7 +171,7 @@ def test_missing_tools_fail_a_run_and_warn_in_check_mode(tmp_path: Path) -> None
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
-    with engine._lock(str(tmp_path), check_mode=False), pytest.raises(ComputeError, match="Another run"):
+    with nothing_else_changes(str(tmp_path), check_mode=False), pytest.raises(ComputeError, match="Another run"):
         speak(tmp_path, {"a": "one"})
 
 
