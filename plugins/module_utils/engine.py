@@ -220,7 +220,11 @@ def plan(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool) ->
             problems.append(str(error))
     if kind.params["purge"]:
         listed |= set(kind.params.get("spare") or [])
-        changes += [kind.remove(name, found) for name, found in sorted(have.items()) if name not in listed and found.owned]
+        for name, found in sorted(have.items()):
+            try:
+                changes += [kind.remove(name, found)] if name not in listed and found.owned else []
+            except ComputeError as error:
+                problems.append(str(error))
     raise_all(problems)
     shared = kind.common(changes, have)
     for change in shared:
