@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -56,10 +57,19 @@ def _ansible_playbook() -> str:
     return found
 
 
+def lock_path(root: Path) -> str:
+    """Give what the collection's modules lock (plugins/module_utils/lock.py): a file of root's, or for others the folder itself."""
+    digest = hashlib.sha256(f"lock/{os.path.realpath(root)}".encode()).hexdigest()
+    return f"/run/ikcloud-compute-{digest[:8]}.lock" if os.geteuid() == 0 else str(root)
+
+
 def _wait_for_modules(root: Path) -> None:
-    """A module that a killed run left working holds the folder's lock (flock(2)); its work is short."""
+    """A module that a killed run left working holds the lock (flock(2)); its work is short."""
     root.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(lock_path(root), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

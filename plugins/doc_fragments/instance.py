@@ -141,7 +141,9 @@ options:
         type: bool
         default: false
       labels:
-        description: What else is to be known of it; kept in C(start) and returned, without a meaning here.
+        description:
+          - What else is to be known of it; kept in C(start) and returned.
+          - With V(protect=true) the instance is not removed, see O(remove_protected).
         type: dict
         default: {}
       restart:
@@ -159,5 +161,11 @@ options:
     choices: [never, when_required]
     default: never
 """
-    DOCUMENTATION = LIST + RESTART
+    PROTECTED = r"""
+  remove_protected:
+    description: Remove instances, too, whose O(instances[].labels) say C(protect). Without it that is an error, and nothing is removed.
+    type: bool
+    default: false
+"""
+    DOCUMENTATION = LIST + RESTART + PROTECTED
     NODE = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1) + RESTART

@@ -41,18 +41,31 @@ def missing_tools(tools: Sequence[str]) -> list[str]:
     return [tool for tool in tools if find_tool(tool) is None]
 
 
-def run(argv: Sequence[str], stdin: str | None = None, timeout: float | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    argv: Sequence[str], stdin: str | None = None, timeout: float | None = None, check: bool = True, handles: Sequence[int] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run a command and wait for it.
 
     :param argv: The command and its arguments; there is no shell.
     :param stdin: Text for its standard input; empty when None.
     :param timeout: Seconds after which it is killed.
     :param check: Whether an exit status other than 0 raises.
+    :param handles: Open files that it gets, as ``/dev/fd/<number>``.
     :raises ComputeError: When the tool is missing, fails (with its own words) or takes too long.
     """
     environment = dict(os.environ, LC_ALL="C", PATH=PATH)
     try:
-        done = subprocess.run(list(argv), input=stdin or "", capture_output=True, text=True, errors="replace", timeout=timeout, env=environment, check=False)
+        done = subprocess.run(
+            list(argv),
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env=environment,
+            check=False,
+            pass_fds=handles,
+        )
     except FileNotFoundError:
         hint = f"Install the package {PACKAGES[argv[0]]}, or run the role ikcloud.compute.prepare." if argv[0] in PACKAGES else ""
         raise ComputeError(f"{argv[0]} is not installed on this node.", hint) from None

@@ -9,17 +9,15 @@ in check mode, report. A kind of resource supplies only what is its own: see :cl
 
 from __future__ import annotations
 
-import fcntl
-import os
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, missing_tools
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
+from ansible_collections.ikcloud.compute.plugins.module_utils.lock import nothing_else_changes
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Ip, Step, Write, read_plain, run_ip_batch
 
 DEFAULT_ROOT = "/var/lib/compute-service"
@@ -51,6 +49,8 @@ class Change:
     :ivar effect: What the change means for what uses the item, where ``action`` does not say it: ``restart``, or ``rebuild`` when it is
         removed and made anew. Otherwise ``create``, ``live`` or ``destroy``, by ``action``.
     :ivar facts: More keys for the item's entry in ``results``.
+    :ivar shared: Whether it is about what all items share (:meth:`Kind.common`).
+    :ivar postponed: Whether that was to be removed, and stays for an item that failed.
     """
 
     name: str
@@ -63,6 +63,8 @@ class Change:
     warnings: list[str] = field(default_factory=list)
     facts: Item = field(default_factory=dict)
     effect: str = ""
+    shared: bool = False
+    postponed: bool = False
 
 
 class Kind:
@@ -115,7 +117,10 @@ class Kind:
         raise NotImplementedError
 
     def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
-        """List what all items share (a systemd unit, a sysctl), given the items' own changes; their stages say when it is done."""
+        """List what all items share (a systemd unit, a sysctl), given the items' own changes; their stages say when it is done.
+
+        What has the action ``delete`` is left for the next run once an item has failed.
+        """
         return []
 
 
@@ -173,7 +178,7 @@ def converge(kind: Kind, check_mode: bool) -> Item:
         raise ComputeError(f"This node lacks {', '.join(missing)}.", f"Run the role ikcloud.compute.prepare, or install: {packages}.")
     if missing and not removing:
         kind.warnings.append(f"This node lacks {', '.join(missing)}; check mode takes it that nothing is there yet and that the role prepare installs them.")
-    with _lock(kind.root, check_mode):
+    with nothing_else_changes(kind.root, check_mode):
         have = observe(items)
         changes = plan(kind, items, have, absent)
         lacking = kind.lacking([change for change in changes if change.steps], check_mode)
@@ -215,28 +220,43 @@ def plan(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool) ->
             problems.append(str(error))
     if kind.params["purge"]:
         listed |= set(kind.params.get("spare") or [])
-        changes += [kind.remove(name, found) for name, found in sorted(have.items()) if name not in listed and found.owned]
+        for name, found in sorted(have.items()):
+            try:
+                changes += [kind.remove(name, found)] if name not in listed and found.owned else []
+            except ComputeError as error:
+                problems.append(str(error))
     raise_all(problems)
-    return changes + kind.common(changes, have)
+    shared = kind.common(changes, have)
+    for change in shared:
+        change.shared = True
+    return changes + shared
 
 
 def apply(kind: Kind, changes: list[Change]) -> dict[str, ComputeError]:
     """Run the steps, stage by stage. An item that fails is left at that point, the others go on.
+
+    What all items share is not removed once one has failed: that item may still need it, and the next run removes both.
 
     :returns: What failed, by item.
     """
     failures: dict[str, ComputeError] = {}
     stages = sorted({getattr(step, "stage", 0) for change in changes for step in change.steps})
     for stage in stages:
-        work = [(change.name, [step for step in change.steps if getattr(step, "stage", 0) == stage]) for change in changes]
-        work = [(name, steps) for name, steps in work if steps and name not in failures]
-        batched = [(name, steps) for name, steps in work if all(isinstance(step, Ip) for step in steps)]
-        failures.update(_apply_batch([(name, step.line) for name, steps in batched for step in steps if isinstance(step, Ip)]))
-        others = [entry for entry in work if entry not in batched]
-        for name, error in _apply_items(others, kind.workers):
-            if error:
-                failures[name] = error
+        for shared in (False, True):
+            due = {change.name: steps for change in changes if change.shared is shared for steps in [_due(change, stage, failures)] if steps}
+            batched = {name: steps for name, steps in due.items() if all(isinstance(step, Ip) for step in steps)}
+            failures.update(_apply_batch([(name, step.line) for name, steps in batched.items() for step in steps if isinstance(step, Ip)]))
+            for name, error in _apply_items([(name, steps) for name, steps in due.items() if name not in batched], kind.workers):
+                if error:
+                    failures[name] = error
     return failures
+
+
+def _due(change: Change, stage: int, failures: dict[str, ComputeError]) -> list[Step]:
+    steps = [step for step in change.steps if getattr(step, "stage", 0) == stage]
+    if steps and failures and change.shared and change.action == "delete":
+        change.postponed = True
+    return [] if change.postponed or change.name in failures else steps
 
 
 def _apply_items(work: list[tuple[str, list[Step]]], workers: int) -> list[tuple[str, ComputeError | None]]:
@@ -293,7 +313,7 @@ def validate(kind: Kind) -> list[str]:
 def _verify(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool, failures: dict[str, ComputeError]) -> None:
     """Look whether what was done has closed the difference: a step that the node took without effect must not pass for done."""
     for change in plan(kind, items, have, absent):
-        if change.steps and change.name not in failures:
+        if change.steps and change.name not in failures and not (failures and change.shared and change.action == "delete"):
             left = "; ".join(change.reasons) or f"still to do: {change.steps[0].text}"
             failures[change.name] = ComputeError(f"It still differs after the change: {left}.", "Something else may be changing it.")
 
@@ -330,7 +350,7 @@ def _report(kind: Kind, changes: list[Change], diff: list[Item], failures: dict[
         "warn": kind.warnings + [warning for change in changes for warning in change.warnings],
     }
     if failures:
-        done = sum(1 for change in changes if change.steps and change.name not in failures)
+        done = sum(1 for change in changes if change.steps and change.name not in failures and not change.postponed)
         named = " ".join(f"{kind.noun} {name}: {error}" for name, error in failures.items())
         result["msg"] = f"{named} ({done} other changes were made; run again once it is mended.)"
     return result
@@ -340,7 +360,7 @@ def _entry(change: Change, failure: ComputeError | None) -> Item:
     return {
         "name": change.name,
         "action": change.action if change.steps else "none",
-        "changed": bool(change.steps) and failure is None,
+        "changed": bool(change.steps) and failure is None and not change.postponed,
         "effect": (change.effect or EFFECTS.get(change.action, "live")) if change.steps else "none",
         "reasons": change.reasons,
         "restart_required": bool(change.restart_reason),
@@ -348,23 +368,3 @@ def _entry(change: Change, failure: ComputeError | None) -> Item:
         **({"error": str(failure)} if failure else {}),
         **change.facts,
     }
-
-
-@contextmanager
-def _lock(root: str, check_mode: bool) -> Iterator[None]:
-    """Keep two runs from changing one node at once (flock(2) on the folder itself leaves no file behind)."""
-    folder = root
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder) or "/"
-    if check_mode:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ComputeError("Another run is changing this node at this moment.", "Run again when it has ended.") from None
-        yield
-    finally:
-        os.close(handle)

@@ -11,7 +11,8 @@ import pwd
 import re
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import link_problem, mac_problem, name_problem
 
@@ -195,12 +196,23 @@ def obstacles(items: list[Item], starting: set[str], layout: Layout, as_root: bo
         for path in [qemu.volume(item, layout), *(disk["path"] for disk in item["volumes"])]:
             if not os.path.exists(path):
                 found[f"{of}: its disk {path} is not there; the module ikcloud.compute.volume makes it."] = None
+        for path in [qemu.volume(item, layout)] * (item["volume_format"] == "qcow2") + [disk["path"] for disk in item["volumes"] if disk["format"] == "qcow2"]:
+            trouble = _disk_trouble(path)
+            if trouble:
+                found[f"{of}: {trouble}"] = None
         if item["seed"] and not os.path.exists(qemu.seed(item, layout)):
             found[f"{of}: its seed {qemu.seed(item, layout)} is not there; the module ikcloud.compute.seed makes it, or set seed to false."] = None
         for index, nic in enumerate(item["nics"]):
             if nic["type"] == "tap" and not os.path.exists(f"/sys/class/net/{qemu.tap(item, index)}"):
                 found[f"{of}: the link {qemu.tap(item, index)} is not there; the module ikcloud.compute.tap makes it."] = None
     return list(found)
+
+
+def _disk_trouble(path: str) -> str:
+    try:
+        return qcow2.read_header(path).trouble(path) if os.path.isfile(path) else ""
+    except (OSError, ComputeError) as error:
+        return str(error)
 
 
 def _user_obstacles(user: str, layout: Layout, found: dict[str, None]) -> None:

@@ -67,7 +67,10 @@ class InstanceKind(Kind):
     noun = "instance"
     option = "instances"
     suboptions = SUBOPTIONS
-    options: Item = {"restart": {"type": "str", "choices": ["never", "when_required"], "default": "never"}}
+    options: Item = {
+        "restart": {"type": "str", "choices": ["never", "when_required"], "default": "never"},
+        "remove_protected": {"type": "bool", "default": False},
+    }
     workers = 8
 
     def __init__(self, params: Item) -> None:
@@ -148,6 +151,12 @@ class InstanceKind(Kind):
 
     def remove(self, name: str, have: Found) -> Change:
         now: Instance = have.raw
+        if now.labels.get("protect") and not self.params.get("remove_protected"):
+            raise ComputeError(
+                f"instance {name} is protected, its label protect says.",
+                "To remove it, declare it without that label first (cloud_instances: protect: false, then run site), or set remove_protected (for the "
+                "playbook teardown: teardown_protected).",
+            )
         grace = self.items.get(name, {}).get("grace") if self.absent else None
         change = Change(name, "delete", have.props, None, facts={"id": now.id, "folder": now.folder})
         if now.power != "stopped" and (not now.managed or grace is not None):

@@ -9,6 +9,7 @@ import ipaddress
 import os
 import re
 
+from ansible_collections.ikcloud.compute.plugins.module_utils import iptables
 from ansible_collections.ikcloud.compute.plugins.module_utils.boot import (
     STAGE_DELETE,
     STAGE_FILES,
@@ -39,6 +40,8 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.nft import (
 )
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Run, Step, Write
 
+# Whether br_netfilter has the IPv4 filters see what passes a bridge (Documentation/networking/ip-sysctl.rst); not there without that module.
+BRIDGED = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 _ID = re.compile(r"[0-9a-f]{8}")
 # What the kernel takes for a link's name is nearly anything; these are the characters of real cards, VLANs and bonds.
 _UPLINK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,14}")
@@ -115,7 +118,7 @@ class Nat(Kind):
         self.foreign = [rules.bridge for rules in known if self.is_foreign(rules.bridge)]
         texts = [text_of(rules, self.file(rules.name)) for rules in known if rules.table in self.tables]
         self.expected = render(texts) if texts else {}
-        self.warn_of_drops(ruleset, known)
+        self.warn_of_drops([*ruleset, *self.legacy_rules(known)], known, bridged=(read_text(BRIDGED) or "").strip() == "1")
         return self.found(items)
 
     def observe_bare(self, items: list[Item]) -> dict[str, Found]:
@@ -215,30 +218,54 @@ class Nat(Kind):
             if not os.path.exists(f"/sys/class/net/{items[change.name]['uplink']}")
         ]
 
-    def warn_of_drops(self, ruleset: list[object], known: list[Rules]) -> None:
-        """Say which chains of others drop what these networks send and get."""
-        drops: dict[tuple[str, str, str], list[Rules]] = {}
+    def legacy_rules(self, known: list[Rules]) -> list[object]:
+        """Read what iptables-legacy filters, if it does, or say that this can't be seen."""
+        found = iptables.read_rules() if known else []
+        if found is None:
+            self.warn(
+                f"iptables-legacy filters on this node and is not installed, so its chain FORWARD can't be seen. See that it accepts what comes from and "
+                f"goes to {', '.join(rules.bridge for rules in known)}: install the package iptables, and this looks for itself."
+            )
+        return found or []
+
+    def warn_of_drops(self, ruleset: list[object], known: list[Rules], bridged: bool = False) -> None:
+        """Say which chains of others drop what these networks send and get.
+
+        :param bridged: Whether what passes a bridge from port to port is filtered as if it were forwarded (br_netfilter).
+        """
+        drops: dict[tuple[str, str, str], dict[bool, list[Rules]]] = {}
         for rules in known:
-            for base in foreign_drops(ruleset, rules) if rules.uplink else []:
-                drops.setdefault(base, []).append(rules)
-        for (family, table, chain), networks in drops.items():
-            names = ", ".join(rules.name for rules in networks)
-            advice = drop_advice(family, table, chain, networks[0], ruleset)
-            text = f"The chain {chain} of the table {family} {table}, which is not ours, drops what is forwarded for {names}. "
-            text += f"An accept of ours can't overrule it. {advice}"
-            if text not in self.warnings:
-                self.warnings.append(text)
+            for between in (False, True) if bridged else (False,):
+                for base in foreign_drops(ruleset, rules, between):
+                    drops.setdefault(base, {}).setdefault(between, []).append(rules)
+        for (family, table, chain), found in drops.items():
+            names = {between: ", ".join(rules.name for rules in networks) for between, networks in found.items()}
+            what = [f"what is forwarded for {names[False]}"] if False in names else []
+            what += [f"what guests of {names[True]} send each other, since net.bridge.bridge-nf-call-iptables is 1"] if True in names else []
+            advice = " ".join(dict.fromkeys(drop_advice(family, table, chain, networks[0], ruleset, between) for between, networks in sorted(found.items())))
+            said = f"The chain {chain} of the table {family} {table}, which is not ours, drops {', and '.join(what)}."
+            self.warn(f"{said} An accept of ours can't overrule it. {advice}")
+
+    def warn(self, text: str) -> None:
+        """Warn once: a run observes twice."""
+        if text not in self.warnings:
+            self.warnings.append(text)
 
 
-def drop_advice(family: str, table: str, chain: str, rules: Rules, ruleset: list[object]) -> str:
-    """Say how the owner of a chain is told to let a network's packets pass."""
+def drop_advice(family: str, table: str, chain: str, rules: Rules, ruleset: list[object], bridged: bool = False) -> str:
+    """Say how the owner of a chain is told to let a network's packets pass.
+
+    :param bridged: Whether they are those from port to port of its bridge.
+    """
     chains = {entry["chain"]["name"] for entry in ruleset if isinstance(entry, dict) and "chain" in entry and entry["chain"]["table"] == table}
+    tool = iptables.TOOL if table == iptables.TABLE else "iptables"
     if table == "firewalld":
         return f"Allow it in firewalld: firewall-cmd --permanent --zone=trusted --add-interface={rules.bridge} && firewall-cmd --reload"
     if "ufw-user-forward" in chains:
-        return f"Allow it in ufw: ufw route allow in on {rules.bridge} out on {rules.uplink}"
-    if "DOCKER-USER" in chains:
-        return f"Allow it beside Docker: iptables -I DOCKER-USER -i {rules.bridge} -j ACCEPT; iptables -I DOCKER-USER -o {rules.bridge} -j ACCEPT"
+        return f"Allow it in ufw: ufw route allow in on {rules.bridge} out on {rules.bridge if bridged else rules.uplink}"
+    if "DOCKER-USER" in chains or tool == iptables.TOOL:
+        where, whose = ("DOCKER-USER", "beside Docker") if "DOCKER-USER" in chains else (chain, "there")
+        return f"Allow it {whose}: {tool} -I {where} -i {rules.bridge} -j ACCEPT; {tool} -I {where} -o {rules.bridge} -j ACCEPT"
     return f"Allow it there: accept iifname {rules.bridge} and oifname {rules.bridge} in {family} {table} {chain}."
 
 

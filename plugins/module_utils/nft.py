@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 import re
 from dataclasses import dataclass, field
@@ -192,15 +193,21 @@ class Packet:
     saddr: str | None
     daddr: str | None
     state: str
+    bridged: bool = False
 
 
-def foreign_drops(ruleset: list[Any], rules: Rules) -> list[tuple[str, str, str]]:
+def foreign_drops(ruleset: list[Any], rules: Rules, bridged: bool = False) -> list[tuple[str, str, str]]:
     """Find chains of other tables that drop a network's packets; our accept doesn't overrule them.
 
+    :param bridged: Whether to look for those that pass its bridge from port to port, rather than for those from and to its uplink.
     :returns: Family, table and chain of each. Only what is sure is told: a rule with a match that isn't understood is passed by.
     """
-    guest = str(next(ipaddress.ip_network(rules.cidr).hosts()))
-    packets = [Packet(rules.bridge, rules.uplink, guest, None, "new"), Packet(rules.uplink, rules.bridge, None, guest, "established")]
+    guest, other = (str(address) for address in itertools.islice(ipaddress.ip_network(rules.cidr).hosts(), 2))
+    packets = []
+    if bridged:
+        packets = [Packet(rules.bridge, rules.bridge, guest, other, "new", bridged=True)]
+    elif rules.uplink:
+        packets = [Packet(rules.bridge, rules.uplink, guest, None, "new"), Packet(rules.uplink, rules.bridge, None, guest, "established")]
     bases = []
     chains: dict[tuple[str, str, str], list[Any]] = {}
     for entry in ruleset:
@@ -232,6 +239,8 @@ def _verdict(chains: dict[tuple[str, str, str], list[Any]], chain: tuple[str, st
 
 def _matches(part: dict[str, Any], packet: Packet) -> bool:
     if "match" not in part:
+        if isinstance(part.get("xt"), dict) and part["xt"].get("name") == "physdev":
+            return packet.bridged  # as a rule it is --physdev-is-bridged, with an accept
         return not {"xt", "vmap", "limit", "quota", "connlimit"} & set(part)
     match = part["match"]
     known: dict[str, str | None] = {

@@ -9,12 +9,15 @@ The format is QEMU's docs/interop/qcow2.txt; all numbers in it are big-endian.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 
@@ -51,6 +54,20 @@ class Header:
     corrupt: bool = False
     snapshots: int = 0
 
+    def trouble(self, path: str) -> str:
+        """Say why no guest may have the disk as it is, and what to do about it; "" when it may.
+
+        Nothing of ours makes such a one: who could write to the file may want QEMU, or root's qemu-img, to open another one.
+        """
+        if self.data_file:
+            return (
+                f"{path} says that its data stand in another file. If that is meant, flatten it: `qemu-img convert -O qcow2` into a new one. Else remove it, "
+                "and have it made anew."
+            )
+        if self.corrupt:
+            return f"{path} is marked as corrupt. Stop its instance and see what `qemu-img check -f qcow2 {path}` says; with `-r all` it repairs what it can."
+        return ""
+
 
 def read_header(path: str) -> Header:
     """Read what a disk image says of itself.
@@ -59,14 +76,38 @@ def read_header(path: str) -> Header:
     :raises OSError: When it can't be read.
     """
     with open(path, "rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        head = stream.read(4)
-        if head != MAGIC:
-            return Header("raw", size)
-        try:
-            return parse_header(head + stream.read(_HEADER_BYTES - 4))
-        except (struct.error, ValueError) as error:
-            raise ComputeError(f"{path} begins as a qcow2 image but its header is broken: {error}.") from None
+        return _read(stream, path)
+
+
+def read_untrusted(path: str, root: str) -> tuple[Header, int]:
+    """Read a disk image that somebody else names, such as a QEMU's command line, without opening anything but a plain file.
+
+    :param root: The one folder that may be a link itself, or below one; else no link is followed, and none can come between (O_PATH in open(2)).
+    :returns: What it says of itself, and the bytes that it takes on the disk.
+    :raises ComputeError: As :func:`read_header`.
+    :raises OSError: When it can't be read, is reached by a link, or is no plain file.
+    """
+    place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        real, entry = os.readlink(f"/proc/self/fd/{place}"), os.fstat(place)
+        wanted = os.path.realpath(root) + path[len(root) :] if path.startswith(f"{root}/") else path
+        # What stands in these are plain files too, some of which do things when they are read.
+        if real != wanted or not stat.S_ISREG(entry.st_mode) or real.startswith(("/proc/", "/sys/")):
+            raise OSError(errno.EINVAL, "it is no plain file, or reached by a link")
+        with open(os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            return _read(stream, path), entry.st_blocks * 512
+    finally:
+        os.close(place)
+
+
+def _read(stream: BinaryIO, path: str) -> Header:
+    head = stream.read(4)
+    if head != MAGIC:
+        return Header("raw", os.fstat(stream.fileno()).st_size)
+    try:
+        return parse_header(head + stream.read(_HEADER_BYTES - 4))
+    except (struct.error, ValueError) as error:
+        raise ComputeError(f"{path} begins as a qcow2 image but its header is broken: {error}.") from None
 
 
 def parse_header(data: bytes) -> Header:

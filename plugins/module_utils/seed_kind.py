@@ -9,13 +9,10 @@ import hashlib
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
-from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build, access_steps, begin_file, finish_step, unfinished
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_steps, begin_file, finish_step, unfinished
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_folder_steps, instance_id, owner_or_none
-from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import SEED_MODE, Seed, paths_of, read_seeds, removal_steps
+from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import MODES, SEED_MODE, Seed, build_step, paths_of, read_seeds, removal_steps
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Step, Write
-
-# The first boot's users, keys and commands are in the user-data, the password's hash too.
-MODES = {"user-data": 0o600, "network-config": 0o644, "meta-data": 0o644}
 
 
 class SeedKind(Kind):
@@ -85,17 +82,18 @@ class SeedKind(Kind):
         steps: list[Step] = instance_folder_steps(folder, self.owner, not seed.files)
         reasons = [f"the folder {folder} has another mode or owner"] if steps and seed.files else []
         for text, file in paths_of(self.layout, name).items():
-            if seed.files.get(text) != texts[text]:
-                # User-data may hold a password's hash or what the user put there, in what was there before too: no diff shows it.
-                steps.append(Write(file, texts[text], MODES[text], secret=text == "user-data"))
+            if (seed.files.get(text), seed.modes.get(text)) == (texts[text], MODES[text]):
+                continue
+            # User-data may hold a password's hash or what the user put there, in what was there before too: no diff shows it.
+            # For another mode it is written anew too: a chmod might follow a link that QEMU's user laid there meanwhile.
+            steps.append(Write(file, texts[text], MODES[text], secret=text == "user-data"))
+            if seed.files.get(text) == texts[text]:
+                reasons.append(f"{file}: mode is {seed.modes[text]:04o}, not {MODES[text]:04o}")
+            else:
                 reasons.append(f"{file} differs" if text in seed.files else f"{file} is missing")
-            elif seed.modes.get(text) != MODES[text]:
-                changed, why = access_steps(file, (seed.modes[text], 0, 0), MODES[text], "")
-                steps += changed
-                reasons += [f"{file}: {reason}" for reason in why]
         differing = [text for text in texts if seed.image.get(text) != texts[text]] + sorted(set(seed.image) - set(texts))
         if differing:
-            steps += self._build(name)
+            steps += [begin_file(path, SEED_MODE, self.owner), build_step(self.layout, name, texts), finish_step(path, replace=True)]
             reasons += [f"{text} in the seed differs" for text in differing] if seed.image else []
         else:
             changed, why = access_steps(path, seed.access, SEED_MODE, self.owner)
@@ -111,12 +109,6 @@ class SeedKind(Kind):
         change.facts = {"path": path, "instance_id": wanted_id}
         self._say_when(change, item, seed, texts, differing)
         return change
-
-    def _build(self, name: str) -> list[Step]:
-        files, path = self.layout.instance(name), self.layout.seed(name)
-        hidden = unfinished(path)
-        argv = ("cloud-localds", f"--network-config={files.network_config}", hidden, files.user_data, files.meta_data)
-        return [begin_file(path, SEED_MODE, self.owner), Build(argv, timeout=60, made=hidden), finish_step(path, replace=True)]
 
     def _say_when(self, change: Change, item: Item, seed: Seed, texts: dict[str, str], differing: list[str]) -> None:
         """Say when a guest takes up what has changed."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_of, remove_unused, unfinished
 from ansible_collections.ikcloud.compute.plugins.module_utils.iso9660 import read_files
@@ -21,6 +22,8 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_lo
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Step, read_plain, remove_file
 
 SEED_MODE = 0o640
+# The first boot's users, keys and commands are in the user-data, the password's hash too.
+MODES = {"user-data": 0o600, "network-config": 0o644, "meta-data": 0o644}
 _END = "-seed.img"
 
 
@@ -127,6 +130,37 @@ def _running(layout: Layout, name: str, path: str) -> tuple[bool, dict[str, str]
     except OSError:
         pass  # gone meanwhile, or another user's
     return False, None
+
+
+def build_step(layout: Layout, name: str, texts: Mapping[str, str]) -> Step:
+    """Have cloud-localds build the image under its hidden name, from what the files beside the instance hold.
+
+    It gets these texts in files of its own in memory: the folder beside is QEMU's user's, who could lay a link there to what only root
+    reads, and so get it into the seed.
+    """
+    files, hidden = layout.instance(name), unfinished(layout.seed(name))
+
+    def argv(network_config: str, user_data: str, meta_data: str) -> list[str]:
+        return ["cloud-localds", f"--network-config={network_config}", hidden, user_data, meta_data]
+
+    def build() -> None:
+        handles: dict[str, int] = {}
+        try:
+            for text, content in texts.items():
+                handles[text] = handle = os.memfd_create(text)
+                os.fchmod(handle, MODES[text])  # the modes stand in the image, too
+                with open(handle, "w", encoding="utf-8", newline="", closefd=False) as stream:
+                    stream.write(content)
+            given = {text: f"/dev/fd/{handle}" for text, handle in handles.items()}
+            run(argv(given["network-config"], given["user-data"], given["meta-data"]), timeout=60, handles=tuple(handles.values()))
+        except ComputeError:
+            remove_file(hidden)
+            raise
+        finally:
+            for handle in handles.values():
+                os.close(handle)
+
+    return Do(shlex.join(argv(files.network_config, files.user_data, files.meta_data)), build)
 
 
 def removal_steps(layout: Layout, name: str) -> list[Step]:

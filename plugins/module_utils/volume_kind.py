@@ -24,8 +24,8 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.files import (
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, owner_or_none
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, mark_command, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Remove, Run, Step
-from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import Volume, live_growth, read_bases, read_volumes
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Remove, Step
+from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import Volume, live_growth, offline_growth, read_bases, read_volumes
 
 MODE = 0o640
 
@@ -146,6 +146,9 @@ class VolumeKind(Kind):
 
     def _update(self, item: Item, have: Found, volume: Volume, header: qcow2.Header) -> Change:
         name, path = item["name"], self.layout.volume(item["name"])
+        trouble = header.trouble(path)
+        if trouble:
+            raise ComputeError(f"volume {name}: {trouble}")
         self._check_same_base(item, header)
         size = qcow2.parse_size(item["size"]) if item.get("size") is not None else header.virtual_size
         if size < header.virtual_size:
@@ -162,7 +165,7 @@ class VolumeKind(Kind):
             growth = f"size is {qcow2.format_size(header.virtual_size)}, declared {item['size']}"
             reasons.append(growth)
             if not volume.locked:
-                steps.append(Run(("qemu-img", "resize", "-q", "-f", "qcow2", path, item["size"])))
+                steps.append(offline_growth(path, item["size"], header))
             elif volume.node:
                 steps.append(live_growth(volume.node, size))
             else:

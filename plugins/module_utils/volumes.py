@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_of, finished_name
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
@@ -127,6 +128,21 @@ def _find_node(layout: Layout, name: str, path: str) -> Node | None:
             if node.get("file") == path and node.get("node-name"):
                 return Node(socket, node["node-name"])
     return None
+
+
+def offline_growth(path: str, size: str, header: qcow2.Header) -> Step:
+    """Grow a volume that nobody has open.
+
+    :param header: As it was found: it is QEMU's user's file, and qemu-img opens as root what a header names.
+    """
+    argv = ("qemu-img", "resize", "-q", "-f", "qcow2", path, size)
+
+    def grow() -> None:
+        if qcow2.read_header(path) != header:
+            raise ComputeError(f"{path} has changed meanwhile; it was not touched.", "Something else writes into it.")
+        run(argv)
+
+    return Do(shlex.join(argv), grow)
 
 
 def live_growth(node: Node, size: int) -> Step:

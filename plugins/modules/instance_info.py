@@ -184,7 +184,7 @@ def describe(instance: Instance, layout: Layout, console_lines: int) -> dict[str
         "unit": instance.unit.get("ActiveState"),
         "enabled": instance.enabled,
         **about,
-        "disks": [{**disk, **_sizes(disk["path"])} for disk in about["disks"]],
+        "disks": [{**disk, **_sizes(disk["path"], layout)} for disk in about["disks"]],
         "folder": instance.folder,
         "console": where.console,
         "console_log": where.console_log,
@@ -204,10 +204,11 @@ def _state(path: str) -> str | None:
         return None
 
 
-def _sizes(path: str) -> dict[str, int | None]:
+def _sizes(path: str, layout: Layout) -> dict[str, int | None]:
     try:
-        return {"virtual_size": qcow2.read_header(path).virtual_size, "actual_size": os.stat(path).st_blocks * 512}
-    except (OSError, ComputeError):
+        header, size = qcow2.read_untrusted(path, layout.root)
+        return {"virtual_size": header.virtual_size, "actual_size": size}
+    except (OSError, ValueError, ComputeError):
         return {"virtual_size": None, "actual_size": None}
 
 

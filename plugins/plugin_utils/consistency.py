@@ -110,6 +110,7 @@ def node_problems(cloud: Cloud, nodes: Sequence[Node]) -> list[str]:
                 "take less, or raise cloud_underlay_mtu if the links carry more."
             )
         problems += _underlay_overlaps(network, nodes)
+        problems += [] if cloud.purge else _former_overlaps(cloud, network, nodes)
     for instance in cloud.instances.values():
         sizes = [node.facts.image_sizes[instance.image] for node in nodes if node.facts and instance.image in node.facts.image_sizes]
         if instance.disk is not None and sizes and instance.disk < max(sizes):
@@ -133,6 +134,18 @@ def _underlay_overlaps(network: Network, nodes: Sequence[Node]) -> list[str]:
             if ip.overlap(own, network.cidr):
                 return [f"cloud_networks.{network.name}.cidr: {network.cidr} overlaps with {own.cidr}, a network of {node.name} itself; take another cidr."]
     return []
+
+
+def _former_overlaps(cloud: Cloud, network: Network, nodes: Sequence[Node]) -> list[str]:
+    """A bridge of a network that was renamed keeps its addresses until a purge: the gateway node would route to that one, or to both."""
+    return [
+        f"cloud_networks.{network.name}.cidr: {network.cidr} overlaps with {own} of the network {former}, which is not declared any more and still there on "
+        f"{node.name}; set cloud_purge: true to have that one removed in the same run, or take another cidr."
+        for node in nodes
+        for former, addresses in (node.facts.networks.items() if node.facts and node.name == network.gateway_node else ())
+        for own in addresses
+        if former not in cloud.networks and ip.overlap(own, network.cidr)
+    ]
 
 
 def overhead(nodes: Sequence[Node]) -> int:

@@ -132,14 +132,14 @@ class Facts:
     :ivar image_sizes: Bytes of virtual disk, by image.
     :ivar underlay: Networks (netaddr.IPNetwork with the node's address in it) on links that are not ours.
     :ivar tunnels: Names of our tunnels that are there, None when the node did not say.
-    :ivar networks: Names of the networks whose bridge is there.
+    :ivar networks: The networks whose bridge is there, with that bridge's networks (netaddr.IPNetwork with the node's address in it).
     """
 
     memory: int | None = None
     image_sizes: dict[str, int] = field(default_factory=dict)
     underlay: tuple[Any, ...] = ()
     tunnels: frozenset[str] | None = None
-    networks: frozenset[str] = frozenset()
+    networks: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

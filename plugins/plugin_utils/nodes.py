@@ -51,17 +51,25 @@ def read_facts(info: Mapping[str, Any]) -> Facts:
         size = _mapping(image).get("virtual_size")
         if isinstance(size, int) and not isinstance(size, bool) and size > 0:
             sizes[str(name)] = size
-    underlay = info.get("underlay_addresses")
-    networks = [ip.parse_cidr(entry) for entry in underlay if isinstance(entry, str)] if isinstance(underlay, (list, tuple)) else []
     tunnels = info.get("tunnels")
     memory = info.get("memory_mb")
     return Facts(
         memory if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0 else None,
         sizes,
-        tuple(network for network in networks if network is not None and not network.ip.is_loopback() and not network.ip.is_link_local()),
+        tuple(network for network in _networks(info.get("underlay_addresses")) if not network.ip.is_loopback() and not network.ip.is_link_local()),
         frozenset(map(str, tunnels)) if isinstance(tunnels, (list, tuple, Mapping)) else None,
-        frozenset(str(name) for name, network in _mapping(info.get("networks")).items() if _mapping(network).get("bridge")),
+        {
+            str(name): tuple(_networks(_mapping(network).get("addresses")))
+            for name, network in _mapping(info.get("networks")).items()
+            if _mapping(network).get("bridge")
+        },
     )
+
+
+def _networks(addresses: object) -> list[Any]:
+    """Read addresses with their prefix lengths; what is none is passed by."""
+    found = [ip.parse_cidr(entry) for entry in addresses if isinstance(entry, str)] if isinstance(addresses, (list, tuple)) else []
+    return [network for network in found if network is not None]
 
 
 def read_snapshot(value: object, problems: list[str]) -> Snapshot:

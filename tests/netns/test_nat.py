@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import find_tool
 
 from .conftest import Node, World
 
@@ -23,6 +24,7 @@ NETWORKS: list[dict[str, Any]] = [
     {"name": "red", "id": "000004ed", "bridge": RED, "cidr": "10.89.0.0/24", "masquerade": False},
 ]
 OPEN = [NETWORKS[0], {**NETWORKS[1], "masquerade": True}]
+BRIDGED = "net.bridge.bridge-nf-call-iptables"
 OUTSIDE, UPLINK = "203.0.113.1", "203.0.113.2"
 
 
@@ -30,19 +32,24 @@ class Lab:
     """A node with an uplink, the world there, and a guest in each network."""
 
     def __init__(self, world: World) -> None:
-        self.node, self.world = world.node("n"), world.node("w")
+        self.all, self.node, self.world = world, world.node("n"), world.node("w")
         self.blue, self.red = world.node("gb"), world.node("gr")
+        # Where the kernel has br_netfilter this is on in a new namespace.
+        self.node.run("sysctl", "-w", f"{BRIDGED}=0", check=False)
         world.join(self.node, "eth0", self.world, "eth0")
         self.node.ip(f"address add {UPLINK}/24 dev eth0")
         self.node.ip(f"route add default via {OUTSIDE}")
         self.world.ip(f"address add {OUTSIDE}/24 dev eth0")
         self.node.good("bridge", bridges=BRIDGES)
         for guest, bridge, number in ((self.blue, BLUE, 88), (self.red, RED, 89)):
-            world.join(self.node, f"port{number}", guest, "ens3")
-            self.node.ip(f"link set dev port{number} mtu 1450 master {bridge}")
-            guest.ip("link set dev ens3 mtu 1450")
-            guest.ip(f"address add 10.{number}.0.9/24 dev ens3")
+            self.plug(guest, bridge, f"port{number}", f"10.{number}.0.9/24")
             guest.ip(f"route add default via 10.{number}.0.1")
+
+    def plug(self, guest: Node, bridge: str, port: str, address: str) -> None:
+        self.all.join(self.node, port, guest, "ens3")
+        self.node.ip(f"link set dev {port} mtu 1450 master {bridge}")
+        guest.ip("link set dev ens3 mtu 1450")
+        guest.ip(f"address add {address} dev ens3")
 
     def forward(self) -> str:
         return self.node.run("cat", "/proc/sys/net/ipv4/ip_forward").strip()
@@ -205,6 +212,38 @@ def test_a_foreign_drop_is_named(lab: Lab) -> None:
     # What it advises helps, and the warning is gone.
     lab.node.run("nft", f"add rule ip filter FORWARD jump DOCKER-USER; add rule ip filter DOCKER-USER iifname {BLUE} accept")
     lab.node.run("nft", f"add rule ip filter DOCKER-USER oifname {BLUE} accept")
+    assert not lab.node.good("nat", networks=NETWORKS).get("warnings")
+    assert lab.blue.pings(OUTSIDE)
+
+
+def test_a_foreign_drop_of_what_passes_a_bridge_is_named(lab: Lab) -> None:
+    """As br_netfilter has it where Docker runs: of a closed network, too."""
+    if lab.node.run("sysctl", "-w", f"{BRIDGED}=1", check=False) == "":
+        pytest.skip("this kernel has no br_netfilter")
+    twin = lab.all.node("gt")
+    lab.plug(twin, RED, "port90", "10.89.0.8/24")
+    lab.node.run("nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
+    warned = json.dumps(lab.node.good("nat", networks=NETWORKS[1:])["warnings"])
+    assert "FORWARD of the table ip filter" in warned and "guests of red send each other" in warned and BRIDGED in warned
+    assert not lab.red.pings("10.89.0.8", timeout=1)
+    lab.node.run("nft", f"add rule ip filter FORWARD iifname {RED} accept; add rule ip filter FORWARD oifname {RED} accept")
+    assert not lab.node.good("nat", networks=NETWORKS[1:]).get("warnings")
+    assert lab.red.pings("10.89.0.8") and twin.pings("10.89.0.9")
+    lab.node.run("nft", "flush chain ip filter FORWARD")
+    lab.node.run("sysctl", "-w", f"{BRIDGED}=0")
+    assert not lab.node.good("nat", networks=NETWORKS[1:]).get("warnings")
+    assert lab.red.pings("10.89.0.8")
+
+
+def test_a_drop_of_iptables_legacy_is_named(lab: Lab) -> None:
+    if not find_tool("iptables-legacy"):
+        pytest.skip("iptables-legacy is not installed")
+    lab.node.run("iptables-legacy", "-P", "FORWARD", "DROP")
+    warned = json.dumps(lab.node.good("nat", networks=NETWORKS)["warnings"])
+    assert "FORWARD of the table ip filter (iptables-legacy)" in warned
+    assert not lab.blue.pings(OUTSIDE, timeout=1)
+    for option in ("-i", "-o"):
+        lab.node.run("iptables-legacy", "-I", "FORWARD", option, BLUE, "-j", "ACCEPT")
     assert not lab.node.good("nat", networks=NETWORKS).get("warnings")
     assert lab.blue.pings(OUTSIDE)
 

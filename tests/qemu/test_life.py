@@ -25,6 +25,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.names import short
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
+from ansible_collections.ikcloud.compute.plugins.modules.instance_info import describe
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
 
 Volume = Callable[[str], Path]
@@ -272,3 +273,28 @@ def test_kvm_is_tried_not_believed() -> None:
         kvm.LIMIT = before
         kvm._answers.clear()
     assert works == (why == "")
+
+
+def test_a_disk_that_names_another_file_is_not_handed_to_qemu(root: Path, run: Converge, volume: Volume) -> None:
+    path = volume(ID)
+    other = root / "other"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={other},data_file_raw=on", str(path), "16M"], check=True)
+    assert "msg" not in run([machine(power="stopped")])
+    with pytest.raises(ComputeError, match=r"instance one: .* says that its data stand in another file"):
+        run([machine()])
+    assert not read(root)["one"].pid
+    with pytest.raises(ComputeError, match=r"instance one: .* says that its data stand in another file"):
+        run([machine(volumes=[{"path": str(path), "format": "qcow2"}], volume=str(root / "mine.img"), volume_format="raw")])
+
+
+def test_info_waits_for_no_pipe(root: Path, run: Converge, volume: Volume) -> None:
+    """What a start script or a QEMU's command line names as a disk is QEMU's user's to say."""
+    path = volume(ID)
+    run([machine(power="stopped")])
+    path.unlink()
+    os.mkfifo(path)
+    found: list[dict[str, Any]] = []
+    reader = threading.Thread(target=lambda: found.append(describe(read(root)["one"], Layout(str(root)), 0)), daemon=True)
+    reader.start()
+    reader.join(10)
+    assert found and found[0]["disks"][0]["virtual_size"] is None

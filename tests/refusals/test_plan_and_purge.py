@@ -29,6 +29,8 @@ NETWORKS: dict[str, Any] = {
     "green": {"vni": 99, "cidr": "192.168.99.0/24"},
 }
 
+ROLES = ("images", "overlay", "compute")
+
 
 class Node:
     """The node, and the playbooks on it."""
@@ -60,13 +62,13 @@ class Node:
         return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, cwd=self.folder, check=False, timeout=300)
 
     def play(self, playbook: str, declaration: dict[str, Any], *options: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-        """Give how the playbook went, and the record of its tasks."""
+        """Give how a playbook of the collection (or one by its path) went, and the record of its tasks."""
         (self.folder / "declaration.json").write_text(json.dumps(declaration))
         records = self.folder / "records"
         shutil.rmtree(records, ignore_errors=True)
         done = self.run(
             *("ansible-playbook", "-i", str(self.folder / "hosts.yml"), "-e", f"@{self.folder / 'declaration.json'}"),
-            *(f"ikcloud.compute.{playbook}", *options),
+            *(playbook if playbook.endswith(".yml") else f"ikcloud.compute.{playbook}", *options),
             ANSIBLE_COLLECTIONS_PATH=os.environ.get("ANSIBLE_COLLECTIONS_PATH") or str(PROJECT / ".venv" / "collections"),
             ANSIBLE_NOCOLOR="1",
             ANSIBLE_CALLBACK_PLUGINS=str(PROJECT / "tests" / "tools" / "callbacks"),
@@ -150,9 +152,65 @@ def test_from_bare_to_less(node: Node) -> None:
     assert {entry["kind"] for entry in plan["entries"]} == {"bridge", "nat", "image"}
     assert len([link for link in node.links() if link.startswith("br-gnv-")]) == 1
 
-    # From one to another, with the same VNI and the same addresses, in one run.
+    # From one to another, with the same VNI and the same addresses: refused without purge, with it in one run, and the former bridge goes first.
     other = {**less, "cloud_networks": {"red": {**NETWORKS["blue"], "nat": False}}, "cloud_images": {"three": image}}
-    node.planned_and_done(other)
+    for playbook in ("plan", "site"):
+        done, record = node.play(playbook, {**other, "cloud_purge": False})
+        assert done.returncode == 2 and "overlaps with 192.168.88.1/24 of the network blue" in done.stdout, done.stdout
+        assert not [task["task"] for task in record["tasks"] if task["changed"]]
+    former = {link for link in node.links() if link.startswith("br-gnv-")}
+    plan, _record = node.planned_and_done(other)
+    lines = [line.split()[:5] for line in plan["commands"]["ik-node-01"] if line.startswith("ip link ")]
+    assert lines.index(["ip", "link", "delete", "dev", *former]) < next(number for number, line in enumerate(lines) if line[2] == "add")
+    assert len(json.loads(node.run("ip", "-j", "route", "show", "192.168.88.0/24").stdout)) == 1
     node.planned_and_done({"cloud_purge": True})
     assert not [link for link in node.links() if link.startswith(("br-gnv-", "gnv-", "vnet-"))]
     assert not [*node.root.glob("run/networks/*"), *node.root.glob("lib/images/*")]
+
+
+def variables_of(number: int, images: list[dict[str, str]]) -> dict[str, Any]:
+    """Give the variables of all three roles: one network, and one instance with its disk, its seed and its port."""
+    bridge, identifier, address = f"br-gnv-0000000{number}", f"{number:08x}", "192.168.88.1"
+    machine = f"compute-{identifier}"
+    return {
+        "images_images": images,
+        "overlay_bridges": [{"name": bridge, "network": f"net-{number}", "addresses": [f"{address}/24"]}],
+        "overlay_tunnels": [
+            {"name": f"gnv-{identifier}", "network": f"net-{number}", "vni": 88, "remote": ["10.10.20.102"], "bridge": bridge, "encapsulation": "vxlan"}
+        ],
+        "overlay_nats": [{"name": f"net-{number}", "id": identifier, "bridge": bridge, "cidr": "192.168.88.0/24", "uplink": "lo"}],
+        "compute_volumes": [{"name": machine, "image": "base"}],
+        "compute_seeds": [{"name": machine, "user_data": "#cloud-config\n"}],
+        "compute_taps": [{"name": f"vnet-{identifier}", "bridge": bridge, "owner": "root", "instance": f"web-{number}"}],
+        "compute_instances": [{"name": f"web-{number}", "id": identifier, "memory": 64, "power": "stopped", "supervisor": "none", "accel": "tcg"}],
+    }
+
+
+def play_roles(node: Node, variables: dict[str, Any], *options: str) -> list[str]:
+    """Run the roles with purge, and give the commands in the order in which they were listed."""
+    purge = {f"{role}_purge": True for role in ROLES}
+    everything = {**variables, **purge, **{f"{role}_root": str(node.root) for role in ROLES}}
+    book = [{"hosts": "compute_nodes", "gather_facts": False, "vars": everything, "roles": [f"ikcloud.compute.{role}" for role in ROLES]}]
+    path = node.folder / "roles.yml"
+    path.write_text(json.dumps(book))
+    done, record = node.play(str(path), {}, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line for task in record["tasks"] for line in task["result"].get("commands", [])]
+
+
+def test_check_mode_lists_what_is_done_and_nothing_twice(node: Node) -> None:
+    node.folder.chmod(0o755)
+    for file, line in (("passwd", "compute-service:x:60993:60993::/:/usr/sbin/nologin"), ("group", "compute-service:x:60993:")):
+        with (node.folder / "etc" / file).open("a", encoding="utf-8") as stream:
+            stream.write(f"{line}\n")
+    base = {"name": "base", "path": str(node.folder / "small.qcow2")}
+    one = variables_of(1, [base, {**base, "name": "unused"}])
+    other = variables_of(2, [base, {**base, "name": "new"}])
+    for variables in (one, other, {"images_images": [base]}):
+        predicted = play_roles(node, variables, "--check")
+        assert len(predicted) == len(set(predicted)), predicted
+        assert play_roles(node, variables) == predicted != []
+        assert play_roles(node, variables) == []
+    assert not [link for link in node.links() if link.startswith(("br-gnv-", "gnv-", "vnet-"))]
+    assert [path.name for path in node.root.glob("lib/*/*.img")] == ["base.img"]
+    assert not [*node.root.glob("run/instances/*"), *node.root.glob("run/networks/*")]

@@ -17,7 +17,7 @@ import yaml
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.iso9660 import read_files
 from ansible_collections.ikcloud.compute.plugins.module_utils.seed_kind import SeedKind
-from storage_helpers import Converge
+from storage_helpers import Converge, declare
 
 NAME = "compute-af95e879"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7u5ZQzQxGJ1lF2R1nWmXk0iW0bqkPjv0o8kqB3xY6e me@here"
@@ -97,6 +97,32 @@ def test_what_is_lost_comes_back(root: Path, run: Converge, lost: str) -> None:
     real = run(SeedKind, seeds=[SEED])
     assert check["commands"] == real["commands"] and real["changed"]
     assert not run(SeedKind, seeds=[SEED])["changed"]
+
+
+def test_a_link_that_comes_between_the_steps_is_not_followed(root: Path, run: Converge, tmp_path: Path) -> None:
+    """The instance's folder is QEMU's user's, who may lay a link there at any moment."""
+    secret = tmp_path / "secret"
+    secret.write_text("only root reads this\n")
+    secret.chmod(0o600)
+    folder = root / f"run/instances/{NAME}"
+
+    def lay_links() -> None:
+        for file in ("cloud_init.cfg", "net_1.cfg", "meta_data.cfg") if folder.exists() else ():
+            (folder / file).unlink(missing_ok=True)
+            (folder / file).symlink_to(secret)
+
+    for again in (False, True):  # a new one, then one whose files have another mode
+        for file in folder.iterdir() if again else ():
+            file.chmod(0o666)
+        kind = declare(SeedKind, root=str(root), owner="", seeds=[SEED])
+        have = kind.observe([SEED])
+        for step in kind.change(kind.params["seeds"][0], have.get(NAME)).steps:
+            lay_links()
+            step.run()
+        assert not any(b"only root" in data for data in read_files(str(image_of(root))).values())
+        assert in_image(root)["meta-data"]["local-hostname"] == "web-1"
+        assert secret.read_text() == "only root reads this\n" and secret.stat().st_mode & 0o777 == 0o600
+        assert run(SeedKind, seeds=[SEED])["changed"] and not run(SeedKind, seeds=[SEED])["changed"]
 
 
 def test_killed_at_any_step(root: Path, run: Converge, monkeypatch: pytest.MonkeyPatch) -> None:

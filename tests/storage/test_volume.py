@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import marks
+from ansible_collections.ikcloud.compute.plugins.module_utils import marks, qcow2
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.image_kind import ImageKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
-from storage_helpers import Converge, by_hand, qemu_img
+from storage_helpers import Converge, by_hand, declare, qemu_img
 
 NAME = "compute-af95e879"
 
@@ -120,6 +120,58 @@ def test_another_base_is_refused(root: Path, run: Converge, base: Path) -> None:
             run(VolumeKind, volumes=[{"name": NAME, **declared}])
     with pytest.raises(ComputeError, match="image_format raw"):
         run(VolumeKind, volumes=[{"name": NAME, "image": "small", "image_format": "raw"}])
+
+
+@pytest.mark.parametrize(("feature", "words"), [("data_file", "data stand in another file"), ("corrupt", "marked as corrupt.*qemu-img check")])
+def test_a_volume_that_a_guest_may_not_have_is_refused(root: Path, run: Converge, base: Path, feature: str, words: str) -> None:
+    run(VolumeKind, volumes=[{"name": "data-1", "size": "16M"}])
+    path = file_of(root, "data-1")
+    if feature == "data_file":
+        qemu_img("create", "-f", "qcow2", "-o", f"data_file={root / 'other'},data_file_raw=on", str(path), "16M")
+    else:
+        data = bytearray(path.read_bytes())
+        data[79] |= 1 << 1  # docs/interop/qcow2.txt, "incompatible_features"
+        path.write_bytes(data)
+    before = states(root)
+    for size in ("16M", "32M"):
+        with pytest.raises(ComputeError, match=words):
+            run(VolumeKind, volumes=[{"name": "data-1", "size": size}, {"name": NAME, "image": "small"}])
+    assert states(root) == before
+    assert run(VolumeKind, volumes=[{"name": "data-1"}], state="absent")["changed"]
+
+
+def test_a_volume_that_changes_at_the_last_moment_is_not_resized(root: Path, run: Converge) -> None:
+    item = {"name": "data-1", "size": "16M"}
+    run(VolumeKind, volumes=[item])
+    kind = declare(VolumeKind, root=str(root), owner="", volumes=[{**item, "size": "32M"}])
+    change = kind.change(kind.params["volumes"][0], kind.observe([kind.params["volumes"][0]])["data-1"])
+    secret = root / "secret"
+    qemu_img("create", "-f", "qcow2", "-o", f"data_file={secret},data_file_raw=on", str(file_of(root, "data-1")), "16M")
+    with pytest.raises(ComputeError, match="changed meanwhile"):
+        change.steps[0].run()
+    assert secret.stat().st_size == 16 << 20
+
+
+def test_a_disk_that_others_name_is_read_only_where_it_is_a_plain_file(root: Path, tmp_path: Path) -> None:
+    real = tmp_path / "there"
+    (real / "folder").mkdir(parents=True)
+    linked = root / "linked"
+    linked.symlink_to(real)
+    disk = real / "disk.img"
+    qemu_img("create", "-f", "qcow2", str(disk), "16M")
+    assert qcow2.read_untrusted(str(disk), str(root))[0].virtual_size == 16 << 20
+    # The root itself may be a link; below it none is followed, nor elsewhere.
+    assert qcow2.read_untrusted(f"{linked}/disk.img", str(linked))[1] == disk.stat().st_blocks * 512
+    os.mkfifo(real / "pipe")
+    (real / "link").symlink_to(disk)
+    (real / "folder/parent").symlink_to(real)
+    refused = [linked / "disk.img", real / "pipe", real / "link", real / "folder/parent/disk.img", real / "folder"]
+    for path in [*refused, Path("/dev/zero"), Path("/proc/self/status")]:
+        with pytest.raises(OSError, match=r"no plain file|Too many levels"):
+            qcow2.read_untrusted(str(path), str(root))
+    for name in ("", "disk.img", "nbd://192.0.2.1", "json:{}", f"{real}/../there/disk.img"):
+        with pytest.raises(OSError, match=r"no plain file|No such file"):
+            qcow2.read_untrusted(name, str(root))
 
 
 def test_a_base_of_another_format_is_refused(root: Path, run: Converge, base: Path) -> None:

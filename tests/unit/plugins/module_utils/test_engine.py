@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import engine
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.lock import nothing_else_changes
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Ip, Remove, Write
 
 
@@ -170,7 +171,7 @@ def test_missing_tools_fail_a_run_and_warn_in_check_mode(tmp_path: Path) -> None
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
-    with engine._lock(str(tmp_path), check_mode=False), pytest.raises(ComputeError, match="Another run"):
+    with nothing_else_changes(str(tmp_path), check_mode=False), pytest.raises(ComputeError, match="Another run"):
         speak(tmp_path, {"a": "one"})
 
 
@@ -182,3 +183,41 @@ def test_removing_nothing_needs_no_tool(tmp_path: Path) -> None:
 
     assert not speak(tmp_path, {}, kind=Needy, purge=True)["changed"]
     assert not speak(tmp_path, [{"name": "a"}], kind=Needy, state="absent")["changed"]
+
+
+class Filed(Note):
+    """Notes beside a file that they share, which goes with the last of them; one that is called ``stuck`` can't be removed while there is a pin."""
+
+    def observe(self, items: list[Item]) -> dict[str, Found]:
+        return {name: found for name, found in super().observe(items).items() if name not in ("shared", "pin")}
+
+    def remove(self, name: str, have: Found) -> Change:
+        def unpin() -> None:
+            if name == "stuck" and Path(self.root, "pin").exists():
+                raise ComputeError("it is pinned.")
+
+        return Change(name, "delete", have.props, None, [Do("unpin", unpin), Remove(f"{self.root}/{name}")])
+
+    def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
+        left = set(have) - {change.name for change in changes if change.action == "delete"}
+        path = f"{self.root}/shared"
+        if left or not os.path.exists(path):
+            return []
+        return [Change("shared", "delete", steps=[Remove(path, stage=stage) for stage in (0, 6)])]
+
+
+@pytest.mark.parametrize("params", [{"notes": ["stuck", "b"], "state": "absent"}, {"notes": [], "purge": True}])
+def test_what_is_shared_stays_for_an_item_that_could_not_be_removed(tmp_path: Path, params: Item) -> None:
+    options = {**params, "kind": Filed, "notes": [{"name": name} for name in params["notes"]]}
+    speak(tmp_path, {"stuck": "one", "b": "two"}, kind=Filed)
+    for name in ("shared", "pin"):
+        (tmp_path / name).write_text("# ours\n")
+    predicted = speak(tmp_path, check=True, **options)["commands"]
+    failed = speak(tmp_path, **options)
+    assert failed["msg"] == "note stuck: it is pinned. (1 other changes were made; run again once it is mended.)"
+    assert {entry["name"]: entry["changed"] for entry in failed["results"]} == {"stuck": False, "b": True, "shared": False}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pin", "shared", "stuck"]
+    (tmp_path / "pin").unlink()
+    assert set(speak(tmp_path, **options)["commands"]) < set(predicted)
+    assert not list(tmp_path.iterdir())
+    assert not speak(tmp_path, **options)["changed"]

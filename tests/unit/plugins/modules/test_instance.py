@@ -221,6 +221,18 @@ def test_remove_and_the_last_one_takes_all() -> None:
     assert last.shared == {}
 
 
+@pytest.mark.parametrize("params", [{"state": "absent"}, {"purge": True}])
+def test_a_protected_one_is_removed_only_when_that_is_asked_for(params: dict[str, Any]) -> None:
+    two = {**TALK, "name": "web-2", "id": "0a1b2c3d", "nics": []}
+    kind, have = running(*({**item, "labels": {"protect": True}} for item in (TALK, two)))
+    items = [{"name": name} for name in ("web-1", "web-2")] if "state" in params else []
+    with pytest.raises(ComputeError, match=r"instance web-1 is protected(?s:.*)remove_protected(?s:.*)instance web-2 is protected"):
+        after(again(kind, *items, **params), have)
+    changes, left = after(again(kind, *items, remove_protected=True, **params), have)
+    assert left == {} and [change.action for change in changes] == ["delete"] * 3
+    assert not after(again(kind, {**TALK, "labels": {"protect": False}}, two), have)[1]["web-1"].raw.labels["protect"]
+
+
 def test_remove_with_a_grace_of_its_own() -> None:
     kind, have = running(TALK)
     changes, _left = after(again(kind, {"name": "web-1", "grace": 0}, state="absent"), have)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils import iptables
 from ansible_collections.ikcloud.compute.plugins.module_utils.boot import Boot
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, Item, plan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
@@ -210,6 +211,78 @@ ALLOWED_BACK = rule("filter", "DOCKER-USER", meta("oifname", {"set": [RULES.brid
 )
 def test_foreign_drops(ruleset: list[Any], dropping: list[Any]) -> None:
     assert foreign_drops(ruleset, RULES) == dropping
+
+
+CLOSED = Rules("red", "000004ed", "br-gnv-000004ed", "10.89.0.0/24", "")
+IS_BRIDGED = rule("filter", "FORWARD", {"xt": {"type": "match", "name": "physdev"}}, {"accept": None})
+
+
+@pytest.mark.parametrize(
+    ("ruleset", "dropping"),
+    [
+        ([], []),
+        (listing(RULES), []),
+        (DOCKER, [("ip", "filter", "FORWARD")]),
+        ([*DOCKER, ALLOWED_OUT], []),
+        ([*DOCKER, IS_BRIDGED], []),
+        ([chain("filter", "FORWARD", "accept"), rule("filter", "FORWARD", meta("oifname", "eth0"), {"drop": None})], []),
+    ],
+)
+def test_foreign_drops_of_what_passes_a_bridge(ruleset: list[Any], dropping: list[Any]) -> None:
+    assert foreign_drops(ruleset, RULES, bridged=True) == dropping
+
+
+def test_a_closed_network_is_warned_of_where_bridges_are_filtered() -> None:
+    made = nat([BLUE])
+    made.warn_of_drops(DOCKER, [CLOSED])
+    assert not made.warnings
+    made.warn_of_drops(DOCKER, [RULES, CLOSED], bridged=True)
+    assert len(made.warnings) == 1
+    assert "drops what is forwarded for blue, and what guests of blue, red send each other, since net.bridge.bridge-nf-call-iptables is 1" in made.warnings[0]
+    assert made.warnings[0].count("Allow it") == 1
+    advice = drop_advice("ip", "filter", "FORWARD", CLOSED, [chain("filter", "ufw-user-forward")], bridged=True)
+    assert advice.endswith("ufw route allow in on br-gnv-000004ed out on br-gnv-000004ed")
+
+
+LEGACY = """\
+-P INPUT ACCEPT
+-P FORWARD DROP
+-P OUTPUT ACCEPT
+-N DOCKER-USER
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A FORWARD -s 10.1.0.0/16 -p tcp -m tcp --dport 80 -m comment --comment "not \\" us" -j ACCEPT
+-A FORWARD -i br-+ -m limit --limit 3/min -j LOG --log-prefix "x -j ACCEPT"
+-A DOCKER-USER -j RETURN
+"""
+LET_THROUGH = f"-A FORWARD -i {RULES.bridge} -j ACCEPT\n-A FORWARD -o {RULES.bridge} -m state --state ESTABLISHED -j ACCEPT\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "dropping"),
+    [
+        ("", [False, False]),
+        ("-P FORWARD ACCEPT\n", [False, False]),
+        (LEGACY, [True, True]),
+        (LEGACY + LET_THROUGH, [False, False]),
+        (LEGACY + "-A FORWARD -m physdev --physdev-is-bridged -j ACCEPT\n", [True, False]),
+        (LEGACY + "-A FORWARD -m physdev ! --physdev-is-bridged -j ACCEPT\n", [True, True]),
+        (LEGACY + "-A FORWARD -d 192.168.0.0/16 -g OK\n-A FORWARD -s 192.168.88.0/24 -j OK\n-A OK -j ACCEPT\n", [False, False]),
+        ("-P FORWARD ACCEPT\n-A FORWARD -i br-gnv+ -j REJECT --reject-with icmp-port-unreachable\n", [True, True]),
+        ("-P FORWARD ACCEPT\n-A FORWARD ! -i br-gnv+ -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP\n", [False, False]),
+        ("-P FORWARD ACCEPT\n-A FORWARD -i br-gnv+ -p udp -j DROP\n", [False, False]),
+    ],
+)
+def test_what_iptables_legacy_drops(text: str, dropping: list[bool]) -> None:
+    found = iptables.parse(text)
+    assert [bool(foreign_drops(found, RULES, bridged)) for bridged in (False, True)] == dropping
+    made = nat([BLUE])
+    made.warn_of_drops([*listing(RULES), *found], [RULES])
+    assert bool(made.warnings) is dropping[0]
+    assert not made.warnings or "FORWARD of the table ip filter (iptables-legacy)" in made.warnings[0]
+    if text == LEGACY:
+        assert "iptables-legacy -I DOCKER-USER -i br-gnv-fc814e42 -j ACCEPT" in made.warnings[0]
 
 
 def test_warnings_tell_what_to_do_and_tell_it_once() -> None:

@@ -110,6 +110,22 @@ def test_a_protected_network_refuses_the_whole() -> None:
     assert "bridges" in purge(samples.talk(**{"networks.blue.protect": True, "instances.web-2": None}), nodes)["ik-node-02"]
 
 
+def test_a_network_that_overlaps_with_what_is_left_of_a_former_one_is_refused() -> None:
+    def at(network: str, address: str) -> dict[str, Any]:
+        return samples.two_nodes(n1={"networks": {network: {"bridge": "br-gnv-0a1b2c3d", "addresses": [address], "tunnels": {}}}})
+
+    message = samples.refusal(samples.talk(), at("azure", "192.168.88.1/24"))
+    assert message.startswith("cloud_networks.blue.cidr: 192.168.88.0/24 overlaps with 192.168.88.1/24 of the network azure") and "ik-node-01" in message
+    assert "cloud_purge: true" in message and "another cidr" in message and message.count("overlaps") == 1
+    assert samples.refusal(samples.talk(), at("azure", "192.168.0.1/16"))
+    gone = purge(samples.talk(), at("azure", "192.168.88.1/24"))
+    assert gone["ik-node-01"]["bridges"] == ["br-gnv-0a1b2c3d"]
+    # Its own former address, another network's, and one on a node that has no gateway of this network are in nobody's way.
+    assert not samples.refusal(samples.talk(), at("blue", "192.168.88.9/24"))
+    assert not samples.refusal(samples.talk(), at("azure", "192.168.89.1/24"))
+    assert not samples.refusal(samples.talk(**{"networks.blue.gateway_node": "ik-node-02"}), at("azure", "192.168.88.1/24"))
+
+
 def test_more_than_the_limit_is_refused() -> None:
     many = samples.talk(instances={f"web-{number}": {"image": "bionic", "network": "blue", "memory": 64} for number in range(5)})
     none = {**samples.talk(), "instances": {}, "purge": True}
