@@ -1,0 +1,78 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The collection's playbooks on the nodes of these tests, as users run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from nodes import PROJECT, Settings
+
+
+class Playbooks:
+    """Runs of playbooks.
+
+    :ivar folder: Where declarations, plans and records are left.
+    """
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "IKCLOUD_LAB_RUN": str(settings.run),
+            "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".venv" / "collections"),
+            "ANSIBLE_CALLBACK_PLUGINS": str(PROJECT / "tests" / "tools" / "callbacks"),
+            "ANSIBLE_CALLBACKS_ENABLED": "record",
+            "ANSIBLE_NOCOLOR": "1",
+            "IKCLOUD_RECORD": str(folder / "records"),
+        }
+
+    def begin(self, playbook: str, declaration: dict[str, Any], *options: str) -> subprocess.Popen[str]:
+        """Start one, in a process group of its own."""
+        (self.folder / "declaration.json").write_text(json.dumps(declaration))
+        argv = ["ansible-playbook", "-i", str(PROJECT / "inventory" / "lab"), "-e", f"@{self.folder / 'declaration.json'}", f"ikcloud.compute.{playbook}"]
+        return subprocess.Popen(
+            [*argv, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment,
+            cwd=self.folder, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, playbook: str, declaration: dict[str, Any], *options: str) -> float:
+        """Run one, which must succeed; give its seconds."""
+        began = time.monotonic()
+        process = self.begin(playbook, declaration, *options)
+        said, _none = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        return time.monotonic() - began
+
+    def plan(self, declaration: dict[str, Any]) -> dict[str, Any]:
+        """Run `plan` and give it."""
+        path = self.folder / "plan.json"
+        self.run("plan", declaration, "-e", f"plan_json={path}")
+        found = json.loads(path.read_text())
+        assert isinstance(found, dict)
+        return found
+
+    def site(self, declaration: dict[str, Any]) -> dict[str, Any]:
+        """Run `site` and give the record of its tasks."""
+        self.run("site", declaration)
+        found = json.loads(sorted((self.folder / "records").glob("*-site-run.json"))[-1].read_text())
+        assert isinstance(found, dict)
+        return found
+
+    def killed(self, playbook: str, declaration: dict[str, Any], seconds: float) -> bool:
+        """Run one and kill all of its processes after some time; give whether it was still running."""
+        process = self.begin(playbook, declaration)
+        try:
+            process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return True
+        return False
