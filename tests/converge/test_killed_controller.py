@@ -9,11 +9,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ansible_runs import Playbooks
 from nodes import Settings
 from scenarios import SCENARIOS, differences, prepare
 from site_run import Site
-
-from ansible_runs import Playbooks
 
 
 def test_killed_on_the_controller(bring_up: Callable[[bool], Site], settings: Settings, say: Callable[[str], None], tmp_path: Path) -> None:

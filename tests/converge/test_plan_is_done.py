@@ -18,11 +18,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_runs import Playbooks
 from declarations import Declarations
 from nodes import Settings
 from site_run import Outcome, Site
-
-from ansible_runs import Playbooks
 
 Outcomes = dict[str, Outcome]
 
