@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -34,21 +35,22 @@ class Playbooks:
             "IKCLOUD_RECORD": str(folder / "records"),
         }
 
-    def begin(self, playbook: str, declaration: dict[str, Any], *options: str) -> subprocess.Popen[str]:
+    def begin(self, playbook: str, declaration: dict[str, Any], *options: str) -> subprocess.Popen[bytes]:
         """Start one, in a process group of its own."""
-        (self.folder / "declaration.json").write_text(json.dumps(declaration))
+        # Whole, for the lab's inventory declares a cloud of its own.
+        whole = {"cloud_images": {}, "cloud_networks": {}, "cloud_instances": {}, **declaration}
+        (self.folder / "declaration.json").write_text(json.dumps(whole))
         argv = ["ansible-playbook", "-i", str(PROJECT / "inventory" / "lab"), "-e", f"@{self.folder / 'declaration.json'}", f"ikcloud.compute.{playbook}"]
-        return subprocess.Popen(
-            [*argv, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment,
-            cwd=self.folder, start_new_session=True,
-        )  # fmt: skip
+        with (self.folder / "said").open("w") as said:  # a pipe would be held open by ssh's connections, which outlive the run
+            return subprocess.Popen(
+                [*argv, *options], stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=self.environment, cwd=self.folder, start_new_session=True
+            )
 
     def run(self, playbook: str, declaration: dict[str, Any], *options: str) -> float:
         """Run one, which must succeed; give its seconds."""
         began = time.monotonic()
         process = self.begin(playbook, declaration, *options)
-        said, _none = process.communicate(timeout=300)
-        assert process.returncode == 0, said
+        assert process.wait(timeout=300) == 0, (self.folder / "said").read_text()
         return time.monotonic() - began
 
     def plan(self, declaration: dict[str, Any]) -> dict[str, Any]:
@@ -70,9 +72,22 @@ class Playbooks:
         """Run one and kill all of its processes after some time; give whether it was still running."""
         process = self.begin(playbook, declaration)
         try:
-            process.communicate(timeout=seconds)
+            process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            # Ansible's workers have sessions of their own: kill all that stands below, from the top.
+            for pid in below(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
             return True
         return False
+
+
+def below(pid: int) -> list[int]:
+    """Give a process and its children, and theirs."""
+    found = [pid]
+    for one in found:
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{one}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    return found

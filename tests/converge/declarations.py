@@ -31,6 +31,7 @@ class Declarations:
         self.random = random.Random(seed)
         self.there: set[str] = set()  # the networks that are declared, or left over without purge
         self.before = self.there
+        self.protected: set[str] = set()  # what the last one protects; names of networks and of instances differ
         self.fixed: dict[str, dict[str, Any]] = {}  # of instances
         self.disks: dict[str, int] = {}  # MiB
 
@@ -52,6 +53,10 @@ class Declarations:
         images = set(self.some(IMAGES, 0, 2))
         declared = {name: self.instance(name, networks) for name in instances}
         images |= {spec["image"] for spec in declared.values()}
+        # Protected things leave with a purge, which is refused; left over without one they could not be unprotected any more.
+        purge = purge or not self.protected <= {*networks, *instances}
+        described = {name: self.network(name) for name in networks}
+        self.protected = {name for name, spec in [*described.items(), *declared.items()] if spec.get("protect")}
         self.before = self.there
         self.there = {*networks} | (set() if purge else self.there)
         return {
@@ -62,13 +67,13 @@ class Declarations:
             "cloud_restart": self.random.choice(["never", "when_required"]),
             "cloud_user": self.random.choice(["ubuntu", "debian"]),
             "cloud_images": {name: {"path": IMAGE} for name in sorted(images)},
-            "cloud_networks": {name: self.network(name) for name in networks},
+            "cloud_networks": described,
             "cloud_instances": declared,
         }
 
     def refused(self) -> None:
-        """Stay at the one before: the last one was refused."""
-        self.there = self.before
+        """Stay at the one before, with nothing protected: the last one was refused."""
+        self.there, self.protected = self.before, set()
 
     def network(self, name: str) -> dict[str, Any]:
         vni, cidr = NETWORKS[name]
