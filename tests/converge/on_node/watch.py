@@ -102,7 +102,8 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
 
     def __init__(self, args: Any, *more: Any, **options: Any) -> None:
         self.line = command(args)
-        self.number = 0
+        self.number = self.lines = 0
+        self.noted = False
         self.began = time.monotonic()
         super().__init__(args, *more, **options)
         if READERS.match(self.line):
@@ -116,12 +117,11 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> Any:
         lines = input.splitlines(keepends=True) if input and self.number and "-batch -" in self.line else []
+        self.lines = len(lines)
         if lines and WATCH.is_point("lines", self.number):
             super().communicate("".join(lines[: WATCH.kill["lines"]]), timeout)
             WATCH.reach("lines", self.number, f"{self.line}: {lines[WATCH.kill['lines'] - 1].strip()}")
         done = super().communicate(input, timeout)
-        if self.number:
-            WATCH.note(child=self.number, what=self.line, seconds=round(time.monotonic() - self.began, 3), lines=len(lines))
         unit = STARTS.match(self.line)
         if unit and self.number:
             if WATCH.is_point("qemu", self.number):
@@ -129,6 +129,23 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
                 os.kill(int(asked.stdout), signal.SIGKILL)
             WATCH.reach("qemu", self.number, self.line)
         return done
+
+    def wait(self, timeout: float | None = None) -> int:
+        status = super().wait(timeout)
+        self.ended()
+        return status
+
+    def poll(self) -> int | None:
+        status = super().poll()
+        if status is not None:
+            self.ended()
+        return status
+
+    def ended(self) -> None:
+        """Note how long it has taken, once."""
+        if self.number and not self.noted:
+            self.noted = True
+            WATCH.note(child=self.number, what=self.line, seconds=round(time.monotonic() - self.began, 3), lines=self.lines)
 
 
 WATCH = Watch(-1, None)
