@@ -49,6 +49,14 @@ real: venv ## Run the tests against this machine's own tools, in namespaces and 
 	tests/tools/packages
 	python -m pytest -q $(wildcard $(addprefix tests/,netns storage qemu refusals))
 
+kill: venv ## Kill site at every step there is, on nodes that are containers, and look whether the next run mends it (POINTS=1-50 for some)
+	tests/tools/packages
+	IKCLOUD_POINTS=$(POINTS) python -m pytest -q tests/converge/test_killed.py tests/converge/test_killed_controller.py
+
+pairs: venv ## Go from one random declaration to the next, and see that what plan lists is what site does (PAIRS=200 SEED=…)
+	tests/tools/packages
+	IKCLOUD_PAIRS=$(PAIRS) IKCLOUD_SEED=$(SEED) python -m pytest -q tests/converge/test_plan_is_done.py
+
 artifact: venv ## Build the collection, install it into an empty folder, and use it from there
 	tests/tools/artifact
 
@@ -58,4 +66,4 @@ molecule: venv ## Run the cloud on the two nodes and look at all of it
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
 
-.PHONY: help venv demo lab-up lab-down test lint unit real artifact molecule clean
+.PHONY: help venv demo lab-up lab-down test lint unit real kill pairs artifact molecule clean

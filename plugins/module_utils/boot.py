@@ -162,8 +162,8 @@ class Boot:
                 steps.append(Write(UNIT_FILE, text, stage=STAGE_FILES))
                 steps.append(Run(("systemctl", "daemon-reload"), stage=STAGE_UNIT))
             if not self.enabled:
-                # --now: the unit counts as started, as it does after a reboot; replaying what is there changes nothing.
-                steps.append(Run(("systemctl", "enable", "--now", UNIT), stage=STAGE_UNIT))
+                # Started, as it is after a reboot (replaying what is there changes nothing), and first, so that one that is enabled was started.
+                steps += [Run(("systemctl", verb, UNIT), stage=STAGE_UNIT) for verb in ("start", "enable")]
         new = self.unit is None if self.systemd else "up" not in self.files
         return [Change(UNIT, "create" if new else "update", steps=steps, reasons=[] if new else ["it differs"])] if steps else []
 

@@ -130,8 +130,8 @@ def keep_aside(path: str, layout: Layout, stem: str, said: list[str]) -> list[St
         _refuse_used(path, layout.volumes)
         target = f"{layout.kept}/{stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.img"
         put_in_place(path, target)
+        # It keeps the mark of a volume: back in its place it is one again.
         forget_marks(path)
-        write_mark(target, MARK, f"kept/{stem}")
         said.append(f"{path} is kept as {target}; remove it when nobody needs it any more.")
 
     # The command has the time too, so that check mode says the same.

@@ -165,8 +165,8 @@ class InstanceKind(Kind):
             change.steps.append(Run(("systemctl", "stop", systemd.unit(now.id)), stage=3))
         if now.managed or now.unit.get("ActiveState") == "failed":
             change.steps.append(ForgetUnit(("systemctl", "reset-failed", systemd.unit(now.id)), stage=3))
-        if systemd.drop_in_path(now.id) in now.files:
-            change.steps += self._without_drop_in(now.id, stage=5)
+        if systemd.drop_in_path(now.id) in now.files or now.drop_in_left:
+            change.steps += self._without_drop_in(now, stage=5)
         # Last of all: by its folder an interrupted removal is found again.
         change.steps.append(Remove(now.folder, tree=True, stage=5))
         return change
@@ -184,7 +184,8 @@ class InstanceKind(Kind):
             if enabled != wanted:
                 (enable if wanted else disable).add(qemu.identifier(item))
         change = Change(SHARED, "update")
-        last = not declared and not left and not self.params.get("spare") and (self.absent or self.params["purge"])
+        # Not only in a purge: one that was killed may have left them over.
+        last = not declared and not left and not self.params.get("spare") and (self.absent or self.params["purge"] or not self.items)
         touched = {step.stage for one in changes for step in one.steps if isinstance(step, (Write, Remove)) and step.path.startswith(systemd.UNIT_FOLDER)}
         if declared:
             self._share(change)
@@ -193,14 +194,16 @@ class InstanceKind(Kind):
         if stale or 0 in touched or any(found.raw.unit.get("NeedDaemonReload") == "yes" for found in have.values()):
             change.steps.append(Run(("systemctl", "daemon-reload"), stage=1))
         if declared and not self.timer:
-            change.steps.append(Run(("systemctl", "enable", "--now", systemd.TIMER), stage=2))
+            # Started first, so that one that is enabled was started, even if this run is killed in between.
+            change.steps += [Run(("systemctl", verb, systemd.TIMER), stage=2) for verb in ("start", "enable")]
         if enable:
             change.steps.append(Run(("systemctl", "enable", *map(systemd.unit, sorted(enable))), stage=2))
         if disable:
             change.steps.append(Run(("systemctl", "disable", *map(systemd.unit, sorted(disable))), stage=2))
         if gone:
             change.action = "delete"
-            change.steps += [Run(("systemctl", "disable", "--now", systemd.TIMER), stage=6)] if self.timer else []
+            there = self.timer or f"{systemd.UNIT_FOLDER}/{systemd.TIMER}" in self.shared
+            change.steps += [Run(("systemctl", "disable", "--now", systemd.TIMER), stage=6)] if there else []
             change.steps += [Remove(path, stage=6) for path in gone]
         if gone or 5 in touched:
             change.steps.append(Run(("systemctl", "daemon-reload"), stage=6))
@@ -247,15 +250,15 @@ class InstanceKind(Kind):
         if drop_in and now.files.get(path) != (drop_in, 0o644):
             change.steps.append(Write(path, drop_in))
             change.reasons += [] if creating else [f"{path} differs"]
-        elif not drop_in and path in now.files:
-            change.steps += self._without_drop_in(now.id, stage=0)
+        elif not drop_in and (path in now.files or now.drop_in_left):
+            change.steps += self._without_drop_in(now, stage=0)
             change.reasons.append(f"{path} is there, not needed")
 
     @staticmethod
-    def _without_drop_in(identifier: str, stage: int) -> list[Step]:
+    def _without_drop_in(now: Instance, stage: int) -> list[Step]:
         """Remove our drop-in, and its folder unless an administrator has one there too."""
-        path = systemd.drop_in_path(identifier)
-        return [Remove(path, stage=stage), Run(("rmdir", "--ignore-fail-on-non-empty", os.path.dirname(path)), stage=stage)]
+        path = systemd.drop_in_path(now.id)
+        return [*([Remove(path, stage=stage)] if path in now.files else []), Run(("rmdir", "--ignore-fail-on-non-empty", os.path.dirname(path)), stage=stage)]
 
     def _probe(self, item: Item) -> str:
         works, why = kvm_works(self._owner(item))

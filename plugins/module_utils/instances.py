@@ -26,6 +26,7 @@ class Instance:
     :ivar name: From the header of ``start``; ``compute-<id>`` where there is none.
     :ivar owned: Whether ``start`` carries our mark, or only remains of ours are there.
     :ivar files: Text and mode of ``start``, ``stop`` and the unit's drop-in, as far as they are there.
+    :ivar drop_in_left: Whether of the unit's drop-in only its folder is there, empty: an interrupted run left it.
     :ivar options: QEMU's options as ``start`` has them.
     :ivar pid: Of the QEMU that runs, else 0.
     :ivar running: The options that it runs with; None when it doesn't, or can't be seen.
@@ -38,6 +39,7 @@ class Instance:
     folder: str
     owned: bool = True
     files: dict[str, tuple[str, int]] = field(default_factory=dict)
+    drop_in_left: bool = False
     labels: dict[str, Any] = field(default_factory=dict)
     options: qemu.Options = field(default_factory=list)
     pid: int = 0
@@ -105,6 +107,7 @@ def _read(layout: Layout, name: str) -> Instance:
         read = read_plain(path)
         if read:
             instance.files[path] = read
+    instance.drop_in_left = systemd.left_over_drop_in(identifier)
     if where.start in instance.files:
         parsed = qemu.parse_script(instance.files[where.start][0])
         instance.owned = parsed is not None

@@ -174,6 +174,14 @@ def drop_in_path(name: str) -> str:
     return f"{UNIT_FOLDER}/{unit(name)}.d/ikcloud-compute.conf"
 
 
+def left_over_drop_in(name: str) -> bool:
+    """Tell whether the folder of an instance's drop-in is there with nothing in it."""
+    try:
+        return not os.listdir(os.path.dirname(drop_in_path(name)))
+    except OSError:
+        return False
+
+
 def drop_in(item: dict[str, Any], layout: Layout) -> str:
     """Give the text of what differs for one instance from the template unit (user, grace, disks elsewhere); "" when nothing does."""
     lines = []

@@ -22,7 +22,9 @@ REGISTERED = {
     "compute_instances_removed": "instance",
     "images_done": "image",
     "overlay_done": "",
+    "compute_instances_purged": "instance",
     "compute_done": "",
+    "compute_kept_purged": "volume",
     "images_removed": "image",
 }
 NOT_IN_RUN, NOT_REACHED = "is not in this run", "was not reached"

@@ -84,12 +84,18 @@ class Purge:
         instances = _mapping(info.get("instances"))
         ids = {name: str(_mapping(instances.get(name)).get("id")) for name in leaving.get("instances", [])}
         result: Item = {**leaving, "spare": {kind: sorted(names) for kind, names in spare.items()}, "aside": not self.cloud.purge_volumes}
-        result["aside_names"] = {f"compute-{identifier}": name for name, identifier in ids.items() if f"compute-{identifier}" in leaving.get("volumes", [])}
+        result["aside_names"] = {volume: name for volume, name in self._owners(info).items() if volume in leaving.get("volumes", [])}
         if "images" in leaving:
             result["images"] = [{"name": name} for name in leaving["images"]]
         if ids:
             result["instances"] = [{"name": name, "id": identifier} for name, identifier in ids.items()]
         return result
+
+    def _owners(self, info: Mapping[str, Any]) -> dict[str, str]:
+        """Give the names of the instances whose volumes are there; where a run was killed and the instance is gone, its first card's port still says."""
+        taps = {f"compute-{tap[len('vnet-') :]}": str(_mapping(spec).get("instance")) for tap, spec in _mapping(info.get("taps")).items()}
+        instances = {f"compute-{_mapping(spec).get('id')}": name for name, spec in _mapping(info.get("instances")).items()}
+        return {**taps, **{volume: name for volume, name in instances.items() if name != volume}}
 
     def _there(self, info: Mapping[str, Any]) -> dict[str, set[str]]:
         """Give what is there and ours, by kind, in the order in which it goes."""

@@ -54,7 +54,8 @@ def test_create_with_systemd() -> None:
         f"install -D -m 0755 /dev/stdin {FOLDER}/stop",
         *SHARED,
         "systemctl daemon-reload",
-        "systemctl enable --now compute-console.timer",
+        "systemctl start compute-console.timer",
+        "systemctl enable compute-console.timer",
         f"systemctl enable {UNIT}",
         f"systemctl start {UNIT}",
     ]
@@ -231,6 +232,20 @@ def test_a_protected_one_is_removed_only_when_that_is_asked_for(params: dict[str
     changes, left = after(again(kind, *items, remove_protected=True, **params), have)
     assert left == {} and [change.action for change in changes] == ["delete"] * 3
     assert not after(again(kind, {**TALK, "labels": {"protect": False}}, two), have)[1]["web-1"].raw.labels["protect"]
+
+
+def test_what_an_interrupted_removal_has_left_goes() -> None:
+    kind, have = running({**TALK, "grace": 5})
+    drop_in = next(path for path in have["web-1"].raw.files if path.endswith(".d/ikcloud-compute.conf"))
+    del have["web-1"].raw.files[drop_in]
+    have["web-1"].raw.drop_in_left = True
+    rmdir = f"rmdir --ignore-fail-on-non-empty {drop_in.rpartition('/')[0]}"
+    assert rmdir in commands(after(again(kind, TALK), have)[0])
+    changes, left = after(again(kind, {"name": "web-1"}, state="absent", spare=["web-2"]), have)
+    assert rmdir in commands(changes) and f"rm -f {drop_in}" not in commands(changes) and left == {}
+    # Nothing is declared and nothing is there but what all share; its timer may still run.
+    kind.timer = False
+    assert commands(after(again(kind), {})[0])[:2] == ["systemctl disable --now compute-console.timer", "rm -f /etc/systemd/system/compute-instance@.service"]
 
 
 def test_remove_with_a_grace_of_its_own() -> None:

@@ -70,6 +70,18 @@ def test_an_instance_goes_with_what_is_its_own() -> None:
     }  # fmt: skip
 
 
+def test_a_disk_is_called_after_its_instance_also_when_a_killed_run_has_removed_that() -> None:
+    nodes = there(samples.talk())
+    web = make_plan(samples.talk(), samples.two_nodes())["instances"]["web-1"]["id"]
+    found = nodes["ik-node-01"]["info"]
+    found["taps"] = {f"vnet-{web}": {"instance": "web-1"}}
+    # Its folder is gone, or half of it is: then nothing there says its name.
+    for left in ({}, {f"compute-{web}": {"id": web, "labels": {}, "memory": 1}}):
+        found["instances"] = {name: spec for name, spec in found["instances"].items() if name not in ("web-1", f"compute-{web}")} | left
+        gone = purge(samples.talk(**{"instances.web-1": None}), nodes)
+        assert gone["ik-node-01"]["aside_names"] == {f"compute-{web}": "web-1"}
+
+
 def test_all_goes_but_images_of_disks_that_are_kept() -> None:
     nodes = there(samples.talk())
     plan = make_plan({**samples.talk(), **ALONE, "purge": True}, nodes)

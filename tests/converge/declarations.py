@@ -1,0 +1,118 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Random declarations, each a step from the one before: valid, but for what is protected and leaves, which is refused."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from nodes import IMAGE
+
+Declaration = dict[str, Any]
+NODES = ("ik-node-01", "ik-node-02")
+IMAGES = ("one", "two", "three")
+# blue and blau are one network by two names: same VNI, same addresses.
+NETWORKS = {"blue": (88, "192.168.88.0/24"), "blau": (88, "192.168.88.0/24"), "green": (99, "192.168.99.0/24"), "red": (0xABCDEF, "10.77.0.0/16")}
+TWINS = {"blue": "blau", "blau": "blue"}
+INSTANCES = ("web-1", "web-2", "web-3", "db", "cache")
+
+
+class Declarations:
+    """A walk through declarations.
+
+    What can't be changed by a run stays as long as it may be there: an instance's node and image, and its disk grows only.
+
+    :ivar seed: What makes the walk the same again.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.there: set[str] = set()  # the networks that are declared, or left over without purge
+        self.before = self.there
+        self.protected: set[str] = set()  # what the last one protects; names of networks and of instances differ
+        self.fixed: dict[str, dict[str, Any]] = {}  # of instances
+        self.disks: dict[str, int] = {}  # MiB
+
+    def some(self, names: Any, least: int, most: int) -> list[str]:
+        names = list(names)
+        return sorted(self.random.sample(names, self.random.randint(least, min(most, len(names)))))
+
+    def maybe(self, chance: float) -> bool:
+        return self.random.random() < chance
+
+    def next(self) -> Declaration:
+        """Give the next one."""
+        purge = self.maybe(0.7)
+        networks = self.some(NETWORKS, 1, 3)
+        networks = [name for name in networks if TWINS.get(name) not in networks or name == "blue"]
+        if not purge:
+            networks = [name for name in networks if TWINS.get(name) not in self.there]
+        instances = self.some(INSTANCES, 0, 4) if networks else []
+        images = set(self.some(IMAGES, 0, 2))
+        declared = {name: self.instance(name, networks) for name in instances}
+        images |= {spec["image"] for spec in declared.values()}
+        # Protected things leave with a purge, which is refused; left over without one they could not be unprotected any more.
+        purge = purge or not self.protected <= {*networks, *instances}
+        described = {name: self.network(name) for name in networks}
+        self.protected = {name for name, spec in [*described.items(), *declared.items()] if spec.get("protect")}
+        self.before = self.there
+        self.there = {*networks} | (set() if purge else self.there)
+        return {
+            "cloud_encapsulation": "vxlan",
+            "cloud_purge": purge,
+            "cloud_purge_limit": len(INSTANCES),
+            "cloud_purge_volumes": self.maybe(0.6),
+            "cloud_restart": self.random.choice(["never", "when_required"]),
+            "cloud_user": self.random.choice(["ubuntu", "debian"]),
+            "cloud_images": {name: {"path": IMAGE} for name in sorted(images)},
+            "cloud_networks": described,
+            "cloud_instances": declared,
+        }
+
+    def refused(self) -> None:
+        """Stay at the one before, with nothing protected: the last one was refused."""
+        self.there, self.protected = self.before, set()
+
+    def network(self, name: str) -> dict[str, Any]:
+        vni, cidr = NETWORKS[name]
+        spec: dict[str, Any] = {"vni": vni, "cidr": cidr, "nat": self.maybe(0.5)}
+        if self.maybe(0.3):
+            spec["mtu"] = self.random.choice([1280, 1400, 1450])
+        if self.maybe(0.5):
+            spec["gateway_node"] = self.random.choice(NODES)
+        if self.maybe(0.3):
+            spec["nodes"] = self.some(NODES, 1, 2)
+        if self.maybe(0.3):
+            spec["dns"] = ["9.9.9.9"]
+        if self.maybe(0.15):
+            spec["protect"] = True
+        return spec
+
+    def instance(self, name: str, networks: list[str]) -> dict[str, Any]:
+        fixed = self.fixed.setdefault(name, {"node": self.random.choice(NODES), "image": self.random.choice(IMAGES)})
+        number = INSTANCES.index(name)
+        spec: dict[str, Any] = {**fixed, "accel": "tcg", "grace": self.random.choice([0, 0, 1]), "memory": self.random.choice([32, 48, 64])}
+        chosen = self.some(networks, 1, 2)
+        if self.maybe(0.5):
+            nics: list[dict[str, Any]] = [{"network": network} for network in chosen]
+            for nic in nics:
+                if self.maybe(0.5):
+                    nic["address"] = NETWORKS[nic["network"]][1].rsplit(".", 1)[0] + f".{50 + number}"
+                if self.maybe(0.2):
+                    nic["mac"] = f"02:00:00:00:0{number}:{self.random.randint(16, 99)}"
+            spec["nics"] = nics
+        else:
+            spec["network"] = chosen[0]
+        if name in self.disks or self.maybe(0.4):
+            self.disks[name] = self.disks.get(name, 2) + self.random.choice([0, 0, 1])
+            spec["disk"] = f"{self.disks[name]}M"
+        for key, values in (
+            ("cpu", [1, 2]), ("vnc", ["socket", "none"]), ("power", ["running", "running", "stopped"]), ("restart", ["never", "when_required"]),
+            ("user", ["admin"]), ("protect", [False, False, True]), ("user_data", [{"packages": ["nginx"]}]),
+            ("ssh_keys", [["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7u5ZQzQxGJ1lF2R1nWmXk0iW0bqkPjv0o8kqB3xY6e me@here"]]),
+        ):  # fmt: skip
+            if self.maybe(0.35):
+                spec[key] = self.random.choice(values)
+        return spec

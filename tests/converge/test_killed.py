@@ -1,0 +1,139 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Killed anywhere: ``site`` is killed at every point there is, run again, and has to have come to where an undisturbed run comes.
+
+The three scenarios are one round: from nothing to A, from A to B with everything changed, from B to nothing. In each round every scenario is killed
+at one point more, on both nodes, until there is none that was not tried. IKCLOUD_POINTS=10-20 tries some of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from nodes import Kill
+from scenarios import SCENARIOS, differences, prepare
+from site_run import Site
+
+Say = Callable[[str], None]
+MOST_FAILURES = 8
+
+
+class Harness:
+    """The nodes, what an undisturbed run makes of them, and the points to try."""
+
+    def __init__(self, bring_up: Callable[[bool], Site], say: Say) -> None:
+        self.bring_up = bring_up
+        self.say = say
+        self.site = bring_up(True)
+        self.wanted: dict[str, dict[str, Any]] = {}
+        self.points: dict[str, dict[str, list[Kill]]] = {}
+        self.survived = 0
+        self.failures: list[str] = []
+
+    def undisturbed(self) -> None:
+        """See what the runs come to when nothing happens to them, and where they can be killed."""
+        bare = self.converge({})
+        for scenario, declaration in SCENARIOS.items():
+            prepare(self.site, scenario)
+            outcomes = self.site.run(declaration)
+            assert not any(outcome.failed for outcome in outcomes.values()), [outcome.failed for outcome in outcomes.values()]
+            self.points[scenario] = {name: points_of(outcome.calls) for name, outcome in outcomes.items()}
+            self.wanted[scenario] = self.converge(declaration)
+            counted = {name: len(points) for name, points in self.points[scenario].items()}
+            self.say(f"{scenario}: {sum(counted.values())} points, {counted}")
+        left = differences(bare, self.wanted["B to nothing"])
+        assert not left, f"what a purge leaves over: {left}"
+
+    def converge(self, declaration: dict[str, Any]) -> dict[str, Any]:
+        """Run until nothing is to do any more (once, twice if need be), and take the picture."""
+        for _ in range(2):
+            outcomes = self.site.run(declaration)
+            assert not any(outcome.failed for outcome in outcomes.values()), [outcome.failed for outcome in outcomes.values()]
+        assert not any(outcome.commands for outcome in outcomes.values()), [outcome.commands for outcome in outcomes.values()]
+        return self.site.pictures()
+
+    def kill(self, scenario: str, kills: dict[str, Kill | None]) -> None:
+        """Kill a scenario at a point of each node, run it again, and again, and compare."""
+        declaration = SCENARIOS[scenario]
+        prepare(self.site, scenario)
+        killed = self.site.run(declaration, kills=kills)
+        problems = {
+            name: [f"the point was not reached: {killed[name].failed or 'the run went through'}"]
+            for name, kill in kills.items()
+            if (kill is not None) != killed[name].killed
+        }
+        again = self.site.run(declaration)
+        third = self.site.run(declaration)
+        pictures = self.site.pictures()
+        for name in kills:
+            found = problems.setdefault(name, [])
+            found += [f"the second run failed: {again[name].failed}"] if again[name].failed else []
+            found += [f"the third run failed: {third[name].failed}"] if third[name].failed else []
+            found += [f"the third run changed: {third[name].commands}"] if third[name].commands else []
+            found += differences(self.wanted[scenario][name], pictures[name])
+        for name, kill in kills.items():
+            if kill and not problems[name]:
+                self.survived += 1
+        if any(problems.values()):
+            for name, found in problems.items():
+                if found:
+                    last = [note for _action, answer in killed[name].calls[-1:] for note in answer.notes if "point" in note][-1:]
+                    self.failures.append(f"{scenario}, {name}, {kills[name]}, {last}:\n    " + "\n    ".join(found))
+                    self.say(self.failures[-1])
+            self.renew(scenario)
+
+    def renew(self, scenario: str) -> None:
+        """Begin with new nodes, where the scenario ends."""
+        self.site = self.bring_up(True)
+        for name, declaration in SCENARIOS.items():
+            prepare(self.site, name)
+            self.converge(declaration)
+            if name == scenario:
+                break
+
+
+def points_of(calls: list[Any]) -> list[Kill]:
+    """Give the points of an undisturbed run, in their order."""
+    points: list[Kill] = []
+    before = children = 0
+    for _action, answer in calls:
+        took = {note["child"]: note for note in answer.children}
+        for note in answer.notes:
+            if "point" not in note:
+                continue
+            mode, number = note["point"], note["number"] + (before if note["point"] == "before" else children)
+            points.append({"mode": mode, "number": number})
+            if mode == "orphan" and note["number"] in took:
+                child = took[note["number"]]
+                points.append({"mode": "half", "number": number, "seconds": round(child["seconds"] / 2, 3)})
+                points += [{"mode": "lines", "number": number, "lines": lines} for lines in range(1, child["lines"])]
+        before += len(answer.points("before"))
+        children += len(answer.points("orphan"))
+    return points
+
+
+def test_killed_anywhere(bring_up: Callable[[bool], Site], say: Say) -> None:
+    began = time.monotonic()
+    harness = Harness(bring_up, say)
+    say("")
+    harness.undisturbed()
+    points = harness.points
+    rounds = max(len(listed) for nodes in points.values() for listed in nodes.values())
+    first, _dash, last = (os.environ.get("IKCLOUD_POINTS") or f"1-{rounds}").partition("-")
+    tried = 0
+    for number in range(int(first) - 1, min(int(last or first), rounds)):
+        for scenario, nodes in points.items():
+            kills = {name: copy.copy(listed[number]) if number < len(listed) else None for name, listed in nodes.items()}
+            tried += sum(kill is not None for kill in kills.values())
+            harness.kill(scenario, kills)
+        if number % 10 == 9:
+            say(f"round {number + 1} of {rounds}: {harness.survived} of {tried} points survived, {time.monotonic() - began:.0f} s")
+        assert len(harness.failures) < MOST_FAILURES, "too many failures to go on"
+    total = sum(len(listed) for nodes in points.values() for listed in nodes.values())
+    say(f"killed at {tried} points of {total}, survived {harness.survived}, in {time.monotonic() - began:.0f} s")
+    assert harness.survived == tried, "\n".join(harness.failures)

@@ -1,0 +1,109 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What `plan` lists is what `site` does, always: from one random declaration to the next, on real nodes with real QEMUs.
+
+IKCLOUD_PAIRS is how many (200), IKCLOUD_SEED makes them the same again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_runs import Playbooks
+from declarations import Declarations
+from nodes import Settings
+from site_run import Outcome, Site
+
+Outcomes = dict[str, Outcome]
+
+
+def step(site: Site, declaration: dict[str, Any]) -> tuple[Outcomes, Outcomes] | ComputeError:
+    """Plan, run, and run again; give the first two, or why the declaration is refused."""
+    try:
+        planned = site.run(declaration, check=True)
+    except ComputeError as error:
+        with pytest.raises(ComputeError):
+            site.run(declaration)
+        return error
+    done = site.run(declaration)
+    for name, outcome in done.items():
+        assert not planned[name].failed and not outcome.failed, f"{name}: planned {planned[name].failed!r}, done {outcome.failed!r}"
+        assert planned[name].commands == outcome.commands, difference(name, planned[name].commands, outcome.commands)
+        # What is said to be done is what was done: the steps, as they were run (side by side within a stage).
+        said = Counter(line for (_action, answer) in outcome.calls for line in answer.result.get("commands", []))
+        run = Counter(line for (_action, answer) in outcome.calls for line in answer.steps)
+        assert said == run, f"{name}: said and not run: {said - run}; run and not said: {run - said}"
+        assert not any(answer.steps for _action, answer in planned[name].calls), f"{name}: check mode ran {planned[name].steps}"
+    for name, outcome in site.run(declaration).items():
+        assert not outcome.failed and not outcome.commands, f"{name}: a second run: {outcome.failed} {outcome.commands}"
+    return planned, done
+
+
+def difference(name: str, planned: list[list[str]], done: list[list[str]]) -> str:
+    """Say in what two lists of commands differ."""
+    one, other = Counter(line for lines in planned for line in lines), Counter(line for lines in done for line in lines)
+    return f"{name}: planned and not done: {one - other}; done and not planned: {other - one}; or in another order: {planned} {done}"
+
+
+def test_what_is_planned_is_what_is_done(bring_up: Callable[[bool], Site], say: Callable[[str], None]) -> None:
+    pairs = int(os.environ.get("IKCLOUD_PAIRS") or 200)
+    seed = int(os.environ.get("IKCLOUD_SEED") or time.time_ns() % 1_000_000)
+    say(f"\n{pairs} pairs, IKCLOUD_SEED={seed}")
+    site, walk = bring_up(False), Declarations(seed)
+    before: dict[str, Any] = {}
+    began = time.monotonic()
+    commands = tried = refused = 0
+    while tried < pairs:
+        declaration = walk.next()
+        try:
+            outcome = step(site, declaration)
+        except AssertionError as error:
+            raise AssertionError(f"IKCLOUD_SEED={seed}, pair {tried + 1}, from\n{json.dumps(before)}\nto\n{json.dumps(declaration)}\n{error}") from None
+        if isinstance(outcome, ComputeError):
+            assert "protect" in str(outcome), outcome
+            refused += 1
+            # As the message says: unprotect first, by declaring it so.
+            declaration = unprotected(before)
+            outcome = step(site, declaration)
+            assert not isinstance(outcome, ComputeError), outcome
+            walk.refused()
+        tried += 1
+        before = declaration
+        commands += sum(len(lines) for one in outcome[1].values() for lines in one.commands)
+        if tried % 20 == 0:
+            say(f"{tried} pairs, {commands} commands, {refused} refused for what is protected, {time.monotonic() - began:.0f} s")
+    assert commands > pairs, "declarations that change nothing prove nothing"
+
+
+def unprotected(declaration: dict[str, Any]) -> dict[str, Any]:
+    """Give a declaration with nothing protected."""
+    return {
+        **declaration,
+        **{
+            kind: {name: {key: value for key, value in spec.items() if key != "protect"} for name, spec in declaration[kind].items()}
+            for kind in ("cloud_networks", "cloud_instances")
+        },
+    }
+
+
+def test_the_same_by_the_playbooks(bring_up: Callable[[bool], Site], settings: Settings, say: Callable[[str], None], tmp_path: Path) -> None:
+    bring_up(False)
+    walk, playbooks = Declarations(int(os.environ.get("IKCLOUD_SEED") or 1)), Playbooks(settings, tmp_path)
+    count = int(os.environ.get("IKCLOUD_PLAYBOOKS") or 3)
+    for number in range(count):
+        declaration = unprotected(walk.next())
+        plan, record = playbooks.plan(declaration), playbooks.site(declaration)
+        for name in settings.node_names():
+            done = [line for task in record["tasks"] if task["node"] and task["host"] == name for line in task["result"].get("commands", [])]
+            assert done == plan["commands"].get(name, []), name
+        assert not playbooks.plan(declaration)["entries"]
+        say(f"playbooks: pair {number + 1} of {count}, {len(plan['entries'])} entries")
