@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, missing_tools
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, missing_tools, side_by_side
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Ip, Step, Write, read_plain, run_ip_batch
 
@@ -240,13 +240,7 @@ def apply(kind: Kind, changes: list[Change]) -> dict[str, ComputeError]:
 
 
 def _apply_items(work: list[tuple[str, list[Step]]], workers: int) -> list[tuple[str, ComputeError | None]]:
-    if min(workers, len(work)) < 2:
-        return [_apply_item(name, steps) for name, steps in work]
-    # Here, since it takes longer to load than a run that changes nothing takes for everything else.
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(max_workers=min(workers, len(work))) as pool:
-        return list(pool.map(lambda entry: _apply_item(*entry), work))
+    return side_by_side(lambda entry: _apply_item(*entry), work, workers)
 
 
 def _apply_item(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]:

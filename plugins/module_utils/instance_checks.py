@@ -52,6 +52,8 @@ def item_problems(where: str, item: Item, layout: Layout, as_root: bool) -> list
         found.append(f"{where}.id: {item['id']!r} is not an id; give 8 hex digits in lower case, or leave it out.")
     found += _range(f"{where}.cpu", item["cpu"], 1, MAX_CPUS)
     found += _range(f"{where}.memory", item["memory"], MIN_MEMORY, 1 << 30)
+    found += _range(f"{where}.cpu_max", item["cpu_max"], item["cpu"], MAX_CPUS)
+    found += _range(f"{where}.memory_max", item["memory_max"], item["memory"], 1 << 30)
     found += _range(f"{where}.grace", item["grace"], 0, MAX_GRACE)
     disks = {} if item["volume"] is None else {f"{where}.volume": item["volume"]}
     disks.update({f"{where}.volumes[{number}].path": disk["path"] for number, disk in enumerate(item["volumes"])})

@@ -15,13 +15,17 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps imp
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, properties, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_works
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, folder_drift, root_problem
+from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask, Planner
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp_script import qmp_script
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write, read_plain
 
 SUBOPTIONS: Item = {
     "name": {"type": "str", "required": True},
     "id": {"type": "str"},
     "cpu": {"type": "int", "default": 1},
+    "cpu_max": {"type": "int"},
     "memory": {"type": "int", "default": 1024},
+    "memory_max": {"type": "int"},
     "volume": {"type": "str"},
     "volume_format": {"type": "str", "choices": ["qcow2", "raw"], "default": "qcow2"},
     "seed": {"type": "bool", "default": True},
@@ -62,7 +66,7 @@ SHARED = systemd.TEMPLATE
 
 
 class InstanceKind(Kind):
-    """Virtual machines. Stages: 0 files, 1 daemon-reload, 2 enable and disable, 3 stop, 4 start, 5 remove files, 6 remove what all share."""
+    """Virtual machines. Stages: 0 files, 1 daemon-reload, 2 enable and disable, 3 stop or change what runs, 4 start, 5 remove files, 6 remove what all share."""
 
     noun = "instance"
     option = "instances"
@@ -97,6 +101,7 @@ class InstanceKind(Kind):
         if check_mode or self.absent:
             return []
         starting = {change.name for change in changes if any(isinstance(step, StartInstance) for step in change.steps)}
+        starting |= {change.name for change in changes if any(isinstance(step, Ask) and step.command in ("blockdev-add", "netdev_add") for step in change.steps)}
         making = {change.name for change in changes if change.action == "create"}
         return obstacles([item for name, item in self.items.items() if name in starting | making], starting, self.layout, self.as_root)
 
@@ -104,7 +109,7 @@ class InstanceKind(Kind):
         layout = self.layout
         ids = {qemu.identifier(item): item["name"] for item in items}
         found: dict[str, Found] = {}
-        for instance in read_instances(layout, list(ids)).values():
+        for instance in read_instances(layout, list(ids), talk=not self.absent).values():
             name = ids.get(instance.id, instance.name)
             complete = layout.instance(f"compute-{instance.id}").start in instance.files
             if not complete and not instance.owned:
@@ -132,6 +137,8 @@ class InstanceKind(Kind):
             )
         creating = where.start not in now.files
         accel, settled = self._accel(item, now, creating)
+        stays = item["power"] == "running" and now.power == "running" and now.running is not None
+        item = qemu.reserve(item, now.running if stays else None)
         options = qemu.options(item, layout, accel)
         change = Change(name, "create" if creating else "update", have.props if have and not creating else None, facts={"id": now.id, "folder": where.folder})
         change.after = {"id": now.id, **qemu.describe(options), "labels": item["labels"], "power": item["power"]}
@@ -141,7 +148,7 @@ class InstanceKind(Kind):
         change.reasons += [] if creating else qemu.differences(now.options, options)
         if not creating and now.labels != item["labels"]:
             change.reasons.append("labels differ")
-        self._set_power(change, item, now, pending(now, options) + self._unsupervised(item, now))
+        self._set_power(change, item, now, self._adjust(change, item, now, options) if stays else [])
         if not creating and change.steps and not change.reasons:
             change.reasons.append("its files differ")
         return change
@@ -218,6 +225,27 @@ class InstanceKind(Kind):
             return qemu.accel_of(now.options), True
         return "tcg", False
 
+    def _adjust(self, change: Change, item: Item, now: Instance, options: qemu.Options) -> list[str]:
+        """Add the steps that change the running QEMU as it runs, and give what is left, which takes a restart."""
+        where = qemu.paths(item, self.layout)
+        outside = self._unsupervised(item, now)
+        if now.silent:
+            change.warnings.append(f"instance {item['name']}: QEMU does not answer at {where.qmp}, so whether it runs as declared can't be seen.")
+            return outside
+        if now.truth is None:
+            return pending(now, options) + outside
+        script = (*self._as_user(self._user_of(now)), where.qmp_script)
+        known = (lambda path: path.startswith((f"{self.layout.volumes}/", f"{where.folder}/"))) if now.managed else (lambda path: True)
+        plan = Planner(now.running or [], options, now.truth, script, where.qmp, known).plan()
+        left = qemu.differences(plan.after, options) + outside
+        if not left or not self._may_restart(item):
+            change.steps += plan.steps
+            change.reasons += [phrase for phrase in plan.reasons if phrase not in change.reasons]
+        return left
+
+    def _may_restart(self, item: Item) -> bool:
+        return bool((item["restart"] or self.params["restart"]) == "when_required")
+
     def _write_files(self, change: Change, item: Item, now: Instance, accel: str, settled: bool) -> None:
         layout, where = self.layout, qemu.paths(item, self.layout)
         creating = where.start not in now.files
@@ -229,10 +257,10 @@ class InstanceKind(Kind):
         if now.files.get(where.start) != (start, 0o755):
             settle = None if settled else (lambda: qemu.start_script(item, layout, self._probe(item)))
             change.steps.append(WriteStart(where.start, start, 0o755, settle=settle))
-        stop = qemu.stop_script(item, layout)
-        if now.files.get(where.stop) != (stop, 0o755):
-            change.steps.append(Write(where.stop, stop, 0o755))
-            change.reasons += [] if creating else ["the stop script differs"]
+        for name, file, text in (("stop", where.stop, qemu.stop_script(item, layout)), ("qmp", where.qmp_script, qmp_script(item, layout))):
+            if now.files.get(file) != (text, 0o755):
+                change.steps.append(Write(file, text, 0o755))
+                change.reasons += [] if creating else [f"the {name} script differs"]
         path = systemd.drop_in_path(now.id)
         drop_in = systemd.drop_in(item, layout) if item["supervisor"] == "systemd" else ""
         if drop_in and now.files.get(path) != (drop_in, 0o644):
@@ -272,7 +300,7 @@ class InstanceKind(Kind):
             if now.unit.get("ActiveState") == "failed":
                 change.steps.append(Run(("systemctl", "reset-failed", systemd.unit(now.id)), stage=3))
             change.steps.append(self._start(item))
-        elif waiting and (item["restart"] or self.params["restart"]) == "when_required":
+        elif waiting and self._may_restart(item):
             change.effect = "restart"
             change.reasons += [f"restart: {phrase}" for phrase in waiting if phrase not in change.reasons]
             if now.managed and item["supervisor"] == "systemd":
@@ -288,8 +316,9 @@ class InstanceKind(Kind):
     def _start(self, item: Item, verb: str = "start") -> Step:
         where, unit = qemu.paths(item, self.layout), systemd.unit(qemu.identifier(item))
         by_systemd = item["supervisor"] == "systemd"
+        memory = item["memory"] if item["memory"] != qemu.memory_max(item) else 0
         argv = ("systemctl", verb, unit) if by_systemd else (*self._as_user(item["user"]), where.start)
-        return StartInstance(argv, unit=unit if by_systemd else "", pidfile=where.pid, qmp=where.qmp, stage=4)
+        return StartInstance(argv, unit=unit if by_systemd else "", pidfile=where.pid, qmp=where.qmp, memory=memory, stage=4)
 
     def _halt(self, now: Instance) -> Step:
         return Run(("systemctl", "stop", systemd.unit(now.id)), stage=3) if now.managed else self._stop(now, None)

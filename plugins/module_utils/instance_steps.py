@@ -39,11 +39,13 @@ class StartInstance(Run):
     """Start QEMU and wait until it says over QMP that the guest runs.
 
     :ivar unit: The systemd unit, "" where QEMU makes itself a daemon.
+    :ivar memory: MiB that the guest is to do with, 0 for all it has. ``start`` asks for that too, in its own time.
     """
 
     unit: str = ""
     pidfile: str = ""
     qmp: str = ""
+    memory: int = 0
 
     def run(self) -> None:
         super().run()
@@ -56,6 +58,7 @@ class StartInstance(Run):
                 except ComputeError as error:
                     state = str(error)
                 if state == "running":
+                    self._balloon()
                     return
                 if state in ("io-error", "internal-error", "guest-panicked"):
                     break
@@ -66,6 +69,11 @@ class StartInstance(Run):
             pause = min(0.5, pause * 1.5)  # asking systemd takes a process each time
         words = systemd.journal_tail(self.unit) if self.unit else ""
         raise ComputeError(f"QEMU was started with `{self.text}` and does not run: {state}." + (f" It last said: {words}" if words else ""))
+
+    def _balloon(self) -> None:
+        if self.memory:
+            with qmp.Qmp(self.qmp) as monitor:
+                monitor.execute("balloon", {"value": self.memory << 20})
 
     def _failed(self) -> bool:
         state = systemd.states([self.unit]).get(self.unit, {})

@@ -10,13 +10,14 @@ import pwd
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils import live, qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import side_by_side
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import command_line, locked_by
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import read_plain
 
 # A folder without `start` that holds one of these, or nothing, is what an interrupted run left of an instance.
-_OURS = {"start", "stop", "qmp.sock", "vnc.sock", "console.sock", "console.log", "console.log.end", "agent.sock"}
+_OURS = {"start", "stop", "qmp", "qmp.sock", "vnc.sock", "console.sock", "console.log", "console.log.end", "agent.sock"}
 
 
 @dataclass
@@ -28,7 +29,9 @@ class Instance:
     :ivar files: Text and mode of ``start``, ``stop`` and the unit's drop-in, as far as they are there.
     :ivar options: QEMU's options as ``start`` has them.
     :ivar pid: Of the QEMU that runs, else 0.
-    :ivar running: The options that it runs with; None when it doesn't, or can't be seen.
+    :ivar running: The options that it runs with, with all that was plugged in and out since; None when it doesn't, or can't be seen.
+    :ivar truth: What it said over QMP, where it was asked and has answered.
+    :ivar silent: Whether it was asked and has not answered.
     :ivar unit: What systemd says (ActiveState…); empty where systemd does not run.
     :ivar owner: The user whom the folder belongs to, whom QEMU runs as.
     """
@@ -42,6 +45,8 @@ class Instance:
     options: qemu.Options = field(default_factory=list)
     pid: int = 0
     running: qemu.Options | None = None
+    truth: live.Truth | None = None
+    silent: bool = False
     unit: dict[str, str] = field(default_factory=dict)
     enabled: bool = False
     owner: str = ""
@@ -65,11 +70,12 @@ class Instance:
         return ("-daemonize", "") in self.options
 
 
-def read_instances(layout: Layout, also: list[str] | None = None, units: bool = True) -> dict[str, Instance]:
+def read_instances(layout: Layout, also: list[str] | None = None, units: bool = True, talk: bool = False) -> dict[str, Instance]:
     """Read all instances below a root, by name.
 
     :param also: Ids whose units and drop-ins to look for even if there is no folder.
     :param units: Whether to ask systemd, which takes one process.
+    :param talk: Whether to ask each QEMU over QMP, a few milliseconds side by side.
     """
     found: list[Instance] = []
     units = units and systemd.serves(layout)
@@ -93,7 +99,19 @@ def read_instances(layout: Layout, also: list[str] | None = None, units: bool = 
         if instance.name in by_name:
             instance.name = f"compute-{instance.id}"
         by_name[instance.name] = instance
+    asked = [instance for instance in by_name.values() if talk and instance.owned and instance.running is not None]
+    side_by_side(lambda instance: _talk(instance, layout), asked, workers=16)
     return by_name
+
+
+def _talk(instance: Instance, layout: Layout) -> None:
+    started = instance.running or []
+    instance.truth = live.ask(layout.instance(f"compute-{instance.id}").qmp, started)
+    if instance.truth is None:
+        # It may have ended between two looks.
+        instance.silent = locked_by(layout.instance(f"compute-{instance.id}").pid) == instance.pid
+    else:
+        instance.running = live.corrected(started, instance.truth, instance.options)
 
 
 def _read(layout: Layout, name: str) -> Instance:
@@ -101,7 +119,7 @@ def _read(layout: Layout, name: str) -> Instance:
     identifier = instance_id(name) or ""
     instance = Instance(name, identifier, where.folder)
     instance.owner = _owner(where.folder)
-    for path in (where.start, where.stop, systemd.drop_in_path(identifier)):
+    for path in (where.start, where.stop, where.qmp_script, systemd.drop_in_path(identifier)):
         read = read_plain(path)
         if read:
             instance.files[path] = read

@@ -229,7 +229,7 @@ def main() -> None:
     names = set(module.params["names"])
     try:
         layout = Layout(module.params["root"])
-        found = [instance for name, instance in sorted(read_instances(layout).items()) if instance.owned and (not names or name in names)]
+        found = [instance for name, instance in sorted(read_instances(layout, talk=True).items()) if instance.owned and (not names or name in names)]
         with ThreadPoolExecutor(max_workers=8) as pool:
             entries = list(pool.map(lambda instance: describe(instance, layout, module.params["console_lines"]), found))
     except ComputeError as error:

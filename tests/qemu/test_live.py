@@ -1,0 +1,196 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Changes of a QEMU that runs: what is declared arrives without a restart, what a person changed by QMP is mended, and a restart changes nothing more."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine, live_steps
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
+from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
+
+Volume = Callable[[str], Path]
+ID = short_id("instance", "one")
+USER: dict[str, Any] = {"type": "user"}
+
+
+def read(root: Path) -> Instance:
+    return read_instances(Layout(str(root)), units=False, talk=True)["one"]
+
+
+def settled(root: Path) -> Instance:
+    """Wait until the BIOS has set up the balloon, so that what it is asked can be read."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        now = read(root)
+        if now.truth and now.truth.given_back is not None:
+            return now
+        time.sleep(0.1)
+    pytest.fail("the BIOS has not set up the balloon")
+
+
+def entry(result: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(found for found in result["results"] if found["name"] == "one")
+    return found
+
+
+def change(root: Path, run: Converge, want: dict[str, Any], pid: int) -> dict[str, Any]:
+    """Go to a declaration live: the commands are those foretold, QEMU stays the same process, and there is nothing left to do."""
+    predicted = run([want], check=True)
+    done = run([want])
+    assert "msg" not in done
+    assert done["commands"] == predicted["commands"] != []
+    assert done["after"] == predicted["after"]
+    assert not entry(done)["restart_required"]
+    assert read(root).pid == pid
+    again = run([want])
+    assert (again["changed"], entry(again)["restart_reason"]) == (False, "")
+    return done
+
+
+def test_everything_live(root: Path, run: Converge, volume: Volume) -> None:
+    """Processors, memory, a card and a disk come; the next start has the same."""
+    volume(ID)
+    extra = {"path": str(volume("0000000a")), "format": "qcow2"}
+    run([machine(memory_max=128, nics=[USER])])
+    pid = settled(root).pid
+    more = machine(cpu=3, memory=96, memory_max=128, nics=[USER, {**USER, "mtu": 1400}], volumes=[extra])
+    done = change(root, run, more, pid)
+    script = f"{root}/run/instances/compute-{ID}/qmp"
+    words = [command.split(f"{script} ")[1].split()[0] for command in done["commands"] if f"{script} " in command]
+    assert words == ["netdev_add", "device_add", "blockdev-add", "device_add", "device_add", "device_add", "balloon"]
+    assert entry(done)["reasons"][:2] == ["cpu is 1, declared 3", "memory is 64, declared 96"]
+    assert sorted(read(root).running or []) == sorted(read(root).options)
+    run([{**more, "power": "stopped"}])
+    assert not run([{**more, "power": "stopped"}])["changed"]
+    run([more])
+    assert not run([more])["changed"]
+    settled(root)
+    assert not run([more])["changed"]
+    assert read(root).running == read(root).options
+
+
+def test_what_a_hand_changed_is_mended(root: Path, run: Converge, volume: Volume) -> None:
+    volume(ID)
+    want = machine(cpu=2)
+    run([want])
+    now = settled(root)
+    script = f"{now.folder}/qmp"
+    said = subprocess.run([script, "query-status"], check=True, capture_output=True, text=True)
+    assert '"running"' in said.stdout
+    subprocess.run([script, "balloon", '{"value": 33554432}'], check=True, stdout=subprocess.DEVNULL)
+    done = change(root, run, want, now.pid)
+    assert entry(done)["reasons"] == ["memory is 32, declared 64"]
+    assert done["commands"][0].endswith("""/qmp balloon '{"value": 67108864}'""")
+    subprocess.run([script, "netdev_add", '{"type": "user", "id": "network7"}'], check=True, stdout=subprocess.DEVNULL)
+    done = run([want])  # nothing uses it: as a run leaves it that was killed between the two steps
+    assert [command.split(" ", 1)[1] for command in done["commands"]] == ["""netdev_del '{"id": "network7"}'"""]
+    refused = subprocess.run([script, "device_del", '{"id": "none"}'], check=False, capture_output=True, text=True)
+    assert (refused.returncode, "QEMU refused device_del" in refused.stderr) == (1, True)
+
+
+def test_what_takes_a_restart_says_so(root: Path, run: Converge, volume: Volume) -> None:
+    """Beyond the room that was reserved, and fewer processors: pending, nothing changed, until it is allowed."""
+    volume(ID)
+    run([machine()])
+    pid = settled(root).pid
+    for want, reason in (
+        (machine(cpu=5), "cpu is 1, declared 5; cpu_max is 4, declared 10"),
+        (machine(memory=80), "memory is 64, declared 80; memory_max is 64, declared 80"),
+        (machine(cpu_max=2), "cpu_max is 4, declared 2"),
+        (machine(nics=[{**USER, "hostfwd": ["tcp:127.0.0.1:1:22"]}]), "card"),
+    ):
+        for _turn in range(2):
+            done = run([want])
+            assert reason in entry(done)["restart_reason"]
+            assert not any("/qmp " in command and "install" not in command for command in done["commands"])
+            assert read(root).pid == pid
+    # What can be done live is, what can't is pending.
+    done = run([machine(cpu=2, cpu_model="qemu64")])
+    assert entry(done)["restart_reason"] == "cpu_model is max, declared qemu64"
+    assert (read(root).truth or pytest.fail("silent")).cpus == 2
+    assert "cpu is 2, declared 1" in entry(run([machine()]))["restart_reason"]
+    done = run([machine()], restart="when_required")
+    assert read(root).pid != pid
+    assert not any("/qmp device_add" in command for command in done["commands"])
+    assert not run([machine()])["changed"]
+
+
+def test_guest_that_does_not_let_go(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a system nobody answers ACPI: one clear error with the way out, and a start does it."""
+    monkeypatch.setattr(live_steps, "UNPLUG_LIMIT", 0.5)
+    volume(ID)
+    run([machine(nics=[USER, USER])])
+    settled(root)
+    for _turn in range(2):
+        assert "The guest did not let go of card" in run([machine(nics=[USER])])["msg"]
+    run([machine(nics=[USER], power="stopped")])
+    run([machine(nics=[USER])])
+    assert not run([machine(nics=[USER])])["changed"]
+
+
+def test_memory_at_the_next_boot(root: Path, run: Converge, volume: Volume) -> None:
+    """The start script alone, as a boot runs it, asks the guest for what is declared."""
+    volume(ID)
+    want = machine(memory=64, memory_max=256)
+    run([want])
+    run([{**want, "power": "stopped"}])
+    folder = root / f"run/instances/compute-{ID}"
+    subprocess.run([str(folder / "start")], check=True)
+    now = settled(root)
+    until = time.monotonic() + 10
+    while (now.truth and now.truth.given_back == 0) and time.monotonic() < until:
+        time.sleep(0.1)
+        now = read(root)
+    assert now.truth is not None
+    assert now.truth.given_back == 192 << 20
+    assert not run([want])["changed"]
+
+
+class Killed(BaseException):
+    """As if the module had been killed."""
+
+
+def test_killed_at_every_step(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume(ID)
+    extra = {"path": str(volume("0000000a")), "format": "qcow2"}
+    want = machine(cpu=2, memory=48, nics=[USER], volumes=[extra])
+    for number in range(12):
+        run([machine()])
+        pid = settled(root).pid
+        left = number
+
+        def step(name: str, steps: list[Any]) -> tuple[str, Any]:
+            nonlocal left
+            for one in steps:
+                if left == 0:
+                    raise Killed
+                left -= 1
+                one.run()
+            return name, None
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "_apply_item", step)
+            try:
+                run([want])
+            except Killed:
+                assert "msg" not in run([want])
+                assert not run([want])["changed"]
+                assert read(root).pid == pid
+                with Qmp(f"{read(root).folder}/qmp.sock") as qmp:
+                    assert len([node for node in qmp.execute("query-named-block-nodes") if node["node-name"].startswith("volume-")]) == 1
+            else:
+                assert number == 7
+                return
+        run([{"name": "one", "grace": 0}], state="absent")
+    pytest.fail("it never came to its end")
