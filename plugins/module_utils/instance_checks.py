@@ -55,6 +55,8 @@ def item_problems(where: str, item: Item, layout: Layout, as_root: bool) -> list
     found += _range(f"{where}.cpu_max", item["cpu_max"], item["cpu"], MAX_CPUS)
     found += _range(f"{where}.memory_max", item["memory_max"], item["memory"], 1 << 30)
     found += _range(f"{where}.grace", item["grace"], 0, MAX_GRACE)
+    if len(item["volumes"]) > qemu.MAX_DISKS:
+        found.append(f"{where}.volumes: {len(item['volumes'])} disks are too many; {qemu.MAX_DISKS} fit beside the instance's own.")
     disks = {} if item["volume"] is None else {f"{where}.volume": item["volume"]}
     disks.update({f"{where}.volumes[{number}].path": disk["path"] for number, disk in enumerate(item["volumes"])})
     for what, path in disks.items():

@@ -167,6 +167,7 @@ class Planner:
         device, backend = qemu.suboptions(part.device), qemu.suboptions(part.backend)
         kind = next(iter(device))
         link = "netdev" if "netdev" in device else "drive"
+        device.pop("addr", None)  # QEMU takes a free one
         device["id"], device[link] = _free(device["id"], names), _free(device[link], names)
         arguments: dict[str, Any] = {"driver": kind, **{key: int(value) if key == "host_mtu" else value for key, value in device.items() if key != kind}}
         if link == "netdev":
@@ -186,11 +187,11 @@ def _replaced(options: qemu.Options, option: str, value: str) -> qemu.Options:
 
 def _free(name: str, taken: set[str]) -> str:
     """Give the name, or where it is taken one with another number at its end; and take it."""
-    stem, number = re.sub(r"(?<![0-9a-f-])[0-9]+$", "", name), 0
+    stem, number = (name.rstrip("0123456789") if name.startswith(("card", "network")) else f"{name}-"), 0
     free = name
     while free in taken:
         number += 1
-        free = f"{stem}{number}" if stem != name else f"{name}-{number}"
+        free = f"{stem}{number}"
     taken.add(free)
     return free
 

@@ -28,6 +28,8 @@ SANDBOX_DAEMON = "on,obsolete=deny,resourcecontrol=deny"
 MEMORY = "(memory)"
 # QEMU's machine type pc takes 255 processors without an interrupt remapper.
 MAX_CPUS = 255
+# Further disks have the upper half of the PCI bus, which has slots 0 to 31.
+FIRST_SLOT, MAX_DISKS = 16, 16
 _BALLOON = re.compile(r'\{"value": ([0-9]+)\}')
 _HEADER = re.compile(rf"#!/bin/sh\n# {re.escape(OWNER)} instance ([a-z0-9-]+)\n# labels: (.*)\n")
 _WORDS = {"-name": "name", "-machine": "machine", "-cpu": "cpu_model", "-vnc": "vnc", "-boot": "boot order"}
@@ -95,9 +97,11 @@ def options(item: Item, layout: Layout, accel: str) -> Options:
     made += [("-drive", f"file={volume(item, layout)},format={item['volume_format']},if=virtio,discard=unmap")]
     if item["seed"]:
         made += [("-drive", f"file={seed(item, layout)},format=raw,if=virtio,readonly=on")]
-    for disk in item["volumes"]:
+    for index, disk in enumerate(item["volumes"]):
         name = short_id("disk", disk["path"])
-        made += [("-blockdev", blockdev(f"volume-{name}", disk["path"], disk["format"])), ("-device", disk_device(f"volume-{name}", f"disk-{name}"))]
+        made += [("-blockdev", blockdev(f"volume-{name}", disk["path"], disk["format"]))]
+        # QEMU places what -drive makes after all of -device: without a place of its own the guest would find this disk before its first.
+        made += [("-device", f"{disk_device(f'volume-{name}', f'disk-{name}')},addr={FIRST_SLOT + index:#x}")]
     made += [("-boot", "order=nc,menu=off" if item["boot_network"] else "order=c,menu=off")]
     made += [("-enable-kvm", "")] if accel == "kvm" else [("-accel", "tcg")]
     made += [("-cpu", item["cpu_model"] or ("host" if accel == "kvm" else "max"))]
@@ -312,7 +316,7 @@ class Part:
     """A network card or a further disk: what can be plugged in and out.
 
     :ivar device: The value of its ``-device``; ``backend`` that of its ``-netdev`` or ``-blockdev``.
-    :ivar text: Both without the ids, which may differ between what runs and what is declared.
+    :ivar text: Both without ids and places, which may differ between what runs and what is declared.
     """
 
     device: str
@@ -349,7 +353,8 @@ def pluggable(given: Options) -> tuple[Options, dict[str, Part]]:
 
 
 _BEHIND = ("-netdev", "-blockdev")
-_ID = re.compile(r",(?:id|netdev|drive|node-name)=[^,]*")
+# Ids and places: what is plugged in gets the next that is free.
+_ID = re.compile(r",(?:id|netdev|drive|node-name|addr)=[^,]*")
 
 
 def _without(these: Options, those: Options) -> Options:

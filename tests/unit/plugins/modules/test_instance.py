@@ -52,6 +52,7 @@ def test_create_with_systemd() -> None:
         FOLDER_STEP,
         f"install -D -m 0755 /dev/stdin {FOLDER}/start",
         f"install -D -m 0755 /dev/stdin {FOLDER}/stop",
+        f"install -D -m 0755 /dev/stdin {FOLDER}/qmp",
         *SHARED,
         "systemctl daemon-reload",
         "systemctl enable --now compute-console.timer",
@@ -67,7 +68,7 @@ def test_create_with_systemd() -> None:
 def test_create_alone() -> None:
     """As root QEMU runs as its user; for anybody else as themselves."""
     changes, _have = after(declared(ALONE), {})
-    scripts = [f"install -D -m 0755 /dev/stdin {FOLDER}/start", f"install -D -m 0755 /dev/stdin {FOLDER}/stop"]
+    scripts = [f"install -D -m 0755 /dev/stdin {FOLDER}/{script}" for script in ("start", "stop", "qmp")]
     assert commands(changes) == [FOLDER_STEP, *scripts, f"runuser -u compute-service -- {FOLDER}/start"]
     changes, _have = after(declared(ALONE, as_root=False), {})
     assert commands(changes) == [f"install -d -m 0750 {FOLDER}", *scripts, f"{FOLDER}/start"]
