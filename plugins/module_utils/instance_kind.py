@@ -66,7 +66,7 @@ SHARED = systemd.TEMPLATE
 
 
 class InstanceKind(Kind):
-    """Virtual machines. Stages: 0 files, 1 daemon-reload, 2 enable and disable, 3 stop or change what runs, 4 start, 5 remove files, 6 remove what all share."""
+    """Virtual machines. Stages: 0 files, 1 daemon-reload, 2 enable and disable, 3 stop or change live, 4 start, 5 remove files, 6 remove what all share."""
 
     noun = "instance"
     option = "instances"
@@ -101,7 +101,9 @@ class InstanceKind(Kind):
         if check_mode or self.absent:
             return []
         starting = {change.name for change in changes if any(isinstance(step, StartInstance) for step in change.steps)}
-        starting |= {change.name for change in changes if any(isinstance(step, Ask) and step.command in ("blockdev-add", "netdev_add") for step in change.steps)}
+        starting |= {
+            change.name for change in changes if any(isinstance(step, Ask) and step.command in ("blockdev-add", "netdev_add") for step in change.steps)
+        }
         making = {change.name for change in changes if change.action == "create"}
         return obstacles([item for name, item in self.items.items() if name in starting | making], starting, self.layout, self.as_root)
 
@@ -229,6 +231,8 @@ class InstanceKind(Kind):
         """Add the steps that change the running QEMU as it runs, and give what is left, which takes a restart."""
         where = qemu.paths(item, self.layout)
         outside = self._unsupervised(item, now)
+        if self.as_root and now.runs_as not in ("", item["user"]):
+            outside.append(f"user is {now.runs_as}, declared {item['user']}")
         if now.silent:
             change.warnings.append(f"instance {item['name']}: QEMU does not answer at {where.qmp}, so whether it runs as declared can't be seen.")
             return outside
@@ -238,6 +242,12 @@ class InstanceKind(Kind):
         known = (lambda path: path.startswith((f"{self.layout.volumes}/", f"{where.folder}/"))) if now.managed else (lambda path: True)
         plan = Planner(now.running or [], options, now.truth, script, where.qmp, known).plan()
         left = qemu.differences(plan.after, options) + outside
+        kept = now.truth.kept >> 20 if now.truth.kept is not None else 0
+        if kept > item["memory"] and qemu.describe(now.running or [])["memory"] == item["memory"]:
+            change.warnings.append(
+                f"instance {item['name']}: its guest still has {kept} MiB of memory, not the {item['memory']} that it was asked to do with; it has no balloon "
+                "driver, or has not come so far yet."
+            )
         if not left or not self._may_restart(item):
             change.steps += plan.steps
             change.reasons += [phrase for phrase in plan.reasons if phrase not in change.reasons]

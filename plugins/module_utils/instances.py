@@ -30,6 +30,7 @@ class Instance:
     :ivar options: QEMU's options as ``start`` has them.
     :ivar pid: Of the QEMU that runs, else 0.
     :ivar running: The options that it runs with, with all that was plugged in and out since; None when it doesn't, or can't be seen.
+    :ivar runs_as: The user whose process it is; "" where that can't be seen.
     :ivar truth: What it said over QMP, where it was asked and has answered.
     :ivar silent: Whether it was asked and has not answered.
     :ivar unit: What systemd says (ActiveState…); empty where systemd does not run.
@@ -45,6 +46,7 @@ class Instance:
     options: qemu.Options = field(default_factory=list)
     pid: int = 0
     running: qemu.Options | None = None
+    runs_as: str = ""
     truth: live.Truth | None = None
     silent: bool = False
     unit: dict[str, str] = field(default_factory=dict)
@@ -134,6 +136,7 @@ def _read(layout: Layout, name: str) -> Instance:
     words = command_line(instance.pid) if instance.pid > 0 else None
     if words:
         instance.running = qemu.parse_options(words[1:])
+        instance.runs_as = _owner(f"/proc/{instance.pid}")
         if where.start not in instance.files:
             instance.name = dict(instance.running).get("-name", name)
     return instance

@@ -34,22 +34,26 @@ class Truth:
     :ivar slots: Where more can be, in order: the type and the place of each.
     :ivar room: How many there can be in all.
     :ivar given_back: Bytes that the guest is asked to give back; None while nobody can tell (before the BIOS has set up the balloon).
+    :ivar kept: Bytes that the guest has at this moment.
     :ivar devices: Type by id of all that has an id.
     :ivar cards: ``-device`` options of network cards that were plugged in later, by id.
     :ivar backends: ``-netdev`` options, by id.
     :ivar disks: ``-blockdev`` options of disks that were plugged in later, by the id of their device.
     :ivar nodes: Names of block nodes of ours, whether in use or not.
+    :ivar former: Ids on the command line. What was plugged in later must not have one of them, or it would be taken for what had it first.
     """
 
     cpus: int = 1
     slots: tuple[dict[str, Any], ...] = ()
     room: int = 1
     given_back: int | None = None
+    kept: int | None = None
     devices: dict[str, str] = field(default_factory=dict)
     cards: dict[str, str] = field(default_factory=dict)
     backends: dict[str, str] = field(default_factory=dict)
     disks: dict[str, str] = field(default_factory=dict)
     nodes: tuple[str, ...] = ()
+    former: frozenset[str] = frozenset()
 
 
 def ask(path: str, started: qemu.Options) -> Truth | None:
@@ -61,12 +65,18 @@ def ask(path: str, started: qemu.Options) -> Truth | None:
     """
     try:
         with Qmp(path, TIMEOUT) as qmp:
-            return _ask(qmp, {qemu.suboptions(value).get("id", "") for option, value in started if option == "-device"})
+            return _ask(qmp, former(started))
     except (ComputeError, KeyError, TypeError, ValueError):
         return None
 
 
-def _ask(qmp: Qmp, known: set[str]) -> Truth:
+def former(started: qemu.Options) -> frozenset[str]:
+    """Give the ids on a command line, of devices and of what stands behind them."""
+    named = [qemu.suboptions(value) for option, value in started if option in ("-device", "-netdev", "-blockdev")]
+    return frozenset(parts[key] for parts in named for key in ("id", "node-name") if key in parts)
+
+
+def _ask(qmp: Qmp, known: frozenset[str]) -> Truth:
     devices = {}
     for entry in qmp.execute("qom-list", {"path": "/machine/peripheral"}):
         child = _CHILD.fullmatch(entry["type"])
@@ -85,7 +95,9 @@ def _ask(qmp: Qmp, known: set[str]) -> Truth:
             disks[name] = qemu.blockdev(inserted["node-name"], inserted["file"], inserted["drv"], bool(inserted["ro"]))
     nodes = sorted(node["node-name"] for node in qmp.execute("query-named-block-nodes") if str(node.get("node-name", "")).startswith("volume-"))
     given_back = _given_back(qmp) if "balloon" in devices else 0
-    return Truth(len(qmp.execute("query-cpus-fast")), tuple(free), len(slots), given_back, devices, cards, backends, disks, tuple(nodes))
+    kept = int(qmp.execute("query-balloon")["actual"]) if "balloon" in devices else None
+    cpus = len(qmp.execute("query-cpus-fast"))
+    return Truth(cpus, tuple(free), len(slots), given_back, kept, devices, cards, backends, disks, tuple(nodes), known)
 
 
 def _monitor(qmp: Qmp, line: str) -> str:
@@ -126,7 +138,7 @@ def corrected(started: qemu.Options, truth: Truth, forecast: qemu.Options) -> qe
     :param forecast: Those in ``start``, which tell the memory where QEMU can't yet.
     """
     gone = [qemu.suboptions(value) for option, value in started if option == "-device" and not _there(value, truth)]
-    backends = {parts[key] for parts in gone for key in ("netdev", "drive") if key in parts}
+    behind = {parts[key] for parts in gone for key in ("netdev", "drive") if key in parts}
     made: qemu.Options = []
     for option, value in started:
         parts = qemu.suboptions(value)
@@ -134,11 +146,9 @@ def corrected(started: qemu.Options, truth: Truth, forecast: qemu.Options) -> qe
             made.append((option, qemu.processors_text(truth.cpus, truth.room)))
         elif option == "-device" and not _there(value, truth):
             continue
-        elif (option == "-netdev" and parts.get("id") in backends) or (option == "-blockdev" and parts.get("node-name") in backends):
-            continue
-        else:
+        elif not (option in ("-netdev", "-blockdev") and parts.get("id", parts.get("node-name")) in behind) and option != qemu.MEMORY:
             made.append((option, value))
-    for name, text in sorted(truth.cards.items()):
+    for _name, text in sorted(truth.cards.items()):
         made += [("-device", text), ("-netdev", truth.backends.get(qemu.suboptions(text)["netdev"], ""))]
     for name, text in sorted(truth.disks.items()):
         made += [("-blockdev", text), ("-device", qemu.disk_device(qemu.suboptions(text)["node-name"], name))]

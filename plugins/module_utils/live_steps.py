@@ -20,6 +20,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
 
 # A guest takes well under a second to let go of a device; emulated on an emulated node some seconds.
 UNPLUG_LIMIT = 30.0
+RELEASE_LIMIT = 10.0
 # What can be read back of a running QEMU, and so can be plugged in: a tap, and QEMU's own NAT without forwards.
 _PLAIN = re.compile(r"tap,.*|user,id=[^,]*")
 
@@ -44,7 +45,16 @@ class Ask(Step):
 
     def run(self) -> None:
         with Qmp(self.socket) as qmp:
-            qmp.execute(self.command, self.arguments)
+            until = time.monotonic() + RELEASE_LIMIT
+            while True:
+                try:
+                    qmp.execute(self.command, self.arguments)
+                    return
+                except ComputeError as error:
+                    # A disk's node is free only some moments after its device is gone.
+                    if self.command != "blockdev-del" or "in use" not in str(error) or time.monotonic() >= until:
+                        raise
+                time.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -145,7 +155,7 @@ class Planner:
             self._release(made, True, name)
         for name in sorted(set(self.truth.nodes) - used):
             self._release(made, False, name)
-        names = {*self.truth.devices, *self.truth.backends, *self.truth.nodes}
+        names = {*self.truth.devices, *self.truth.backends, *self.truth.nodes, *self.truth.former}
         for key, part in wanted.items():
             if key not in had and self._can_come(part, kept):
                 self._plug(made, part, names)
@@ -171,14 +181,19 @@ class Planner:
         device["id"], device[link] = _free(device["id"], names), _free(device[link], names)
         arguments: dict[str, Any] = {"driver": kind, **{key: int(value) if key == "host_mtu" else value for key, value in device.items() if key != kind}}
         if link == "netdev":
-            given: dict[str, Any] = {"type": next(iter(backend)), **{key: value for key, value in list(backend.items())[1:]}, "id": device[link]}
+            given: dict[str, Any] = {"type": next(iter(backend)), **dict(list(backend.items())[1:]), "id": device[link]}
             if "vhost" in given:
                 given["vhost"] = given["vhost"] == "on"
             self._ask(made, "netdev_add", **given)
         else:
             self._ask(made, "blockdev-add", **_nested({**backend, "node-name": device[link]}))
         self._ask(made, "device_add", **arguments)
-        made.after += [("-device", part.device), ("-netdev" if link == "netdev" else "-blockdev", part.backend)]
+        behind = _with(part.backend, "id" if link == "netdev" else "node-name", device[link])
+        made.after += [("-device", _with(_with(part.device, "id", device["id"]), link, device[link])), ("-netdev" if link == "netdev" else "-blockdev", behind)]
+
+
+def _with(text: str, key: str, value: str) -> str:
+    return re.sub(rf",{key}=[^,]*", f",{key}={value}", text)
 
 
 def _replaced(options: qemu.Options, option: str, value: str) -> qemu.Options:

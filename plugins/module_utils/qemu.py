@@ -302,11 +302,13 @@ def differences(have: Options, want: Options) -> list[str]:
             phrases.append(f"{key} is {'declared, not there' if key in declared else 'there, not declared'}")
         elif parts[key].text != declared[key].text:
             phrases.append(f"{key} is `{parts[key].text}`, declared `{declared[key].text}`")
-    said = {*_WORDS, "-smp", "-m", MEMORY, "-accel", "-enable-kvm", "-daemonize", "-sandbox", "-vga", "-display"}
+    said = {*_WORDS, "-accel", "-enable-kvm", "-daemonize", "-sandbox", "-vga", "-display"}
+    sized = ("-smp", "-m", MEMORY)
+    rest, others = ([entry for entry in entries if entry[0] not in sized] for entries in (rest, others))
     left, added = _without(rest, others), _without(others, rest)
     phrases += [f"`{option} {value}`".replace(" `", "`") + " is there, not declared" for option, value in left if option not in said]
     phrases += [f"`{option} {value}`".replace(" `", "`") + " is declared, not there" for option, value in added if option not in said]
-    if not phrases and [entry for entry in rest if entry[0] not in ("-smp", "-m", MEMORY)] != [entry for entry in others if entry[0] not in ("-smp", "-m", MEMORY)]:
+    if not phrases and rest != others:
         phrases.append("the QEMU command differs")
     return phrases
 

@@ -12,7 +12,7 @@ from typing import Any
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import Item, paths
 
-_SCRIPT = '''\
+_SCRIPT = """\
 #!/usr/bin/python3 -I
 # ikcloud.compute: has the QEMU of the instance %(name)s do one command of its control protocol (QMP), and prints the answer.
 # Usage: qmp [--wait] COMMAND ['{"argument": "value"}']    such as: qmp query-status
@@ -67,7 +67,7 @@ def main():
 
 
 main()
-'''
+"""
 
 
 def qmp_script(item: Item, layout: Layout) -> str:

@@ -17,8 +17,11 @@ description:
     boot. An instance that was powered off from inside stays off until the next run of this module.
   - On a machine without systemd, or for a user other than root, O(instances[].supervisor=none) starts the same command with
     C(-daemonize).
-  - What differs from what runs is written down at once, and takes effect with the next start of the instance. Until then the result has
-    RV(results[].restart_required). See O(restart).
+  - What is declared is compared with what the running QEMU says over QMP, so that what was changed by hand is seen and mended.
+  - Memory, processors, network cards and further disks change while the instance runs. What else differs is written down at once, and takes effect
+    with the next start of the instance. Until then the result has RV(results[].restart_required). See O(restart).
+  - The script C(qmp) in the folder has QEMU do one command of its control protocol, such as C(qmp query-status). It is how a person makes the
+    changes that RV(commands) lists.
   - The guest's serial console is logged to C(console.log) in the folder. With systemd a timer cuts the log each minute to its last
     256 KiB when it has more than 1 MiB; so it holds at most 1 MiB and what a guest says within a minute. Without systemd nothing
     bounds it.
@@ -51,7 +54,7 @@ EXAMPLES = r"""
         nics:
           - type: user
 
-- name: It may have two processors from its next start on
+- name: It gets a second processor while it runs
   ikcloud.compute.instance:
     instances:
       - name: example-1
@@ -119,7 +122,7 @@ results:
       description: Whether the QEMU that runs differs from the declaration.
       type: bool
     restart_reason:
-      description: In what it differs, such as V(cpu is 2, declared 4).
+      description: In what it differs, such as V(cpu is 4, declared 2).
       type: str
     id:
       description: The instance's 8 hex digits.

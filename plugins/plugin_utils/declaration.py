@@ -21,7 +21,7 @@ IMAGE_KEYS = ("url", "path", "checksum", "format")
 NETWORK_KEYS = ("vni", "cidr", "nat", "gateway", "gateway_node", "mtu", "dns", "encapsulation", "nodes", "protect")
 NIC_KEYS = ("network", "address", "mac")
 INSTANCE_KEYS = (
-    "image", "network", "nics", "address", "mac", "node", "cpu", "memory", "disk", "user", "ssh_keys", "password_hash", "user_data",
+    "image", "network", "nics", "address", "mac", "node", "cpu", "cpu_max", "memory", "memory_max", "disk", "user", "ssh_keys", "password_hash", "user_data",
     "power", "vnc", "vnc_display", "accel", "grace", "copy", "restart", "protect",
 )  # fmt: skip
 # The whole declaration's own keys: the argument's name, and the variable's where the argument is not given.
@@ -215,7 +215,7 @@ def _instance(
     nics = _nics(name, reader, networks)
     node = reader.known("node", node_names, "node in the group")
     cpu = reader.integer("cpu", 1, MAX_CPUS, " of CPUs")
-    memory = _memory(reader)
+    memory = _memory(reader, "memory")
     disk = _disk(reader)
     login = _login(reader, defaults)
     options = {
@@ -224,7 +224,13 @@ def _instance(
         "accel": reader.choice("accel", ("auto", "kvm", "tcg")),
         "grace": reader.integer("grace", 0, 86400, " of seconds"),
         "restart": reader.choice("restart", ("never", "when_required")),
+        "cpu_max": reader.integer("cpu_max", 1, MAX_CPUS, " of CPUs"),
+        "memory_max": _memory(reader, "memory_max"),
     }
+    for key, declared, default in (("cpu", cpu, 1), ("memory", memory, 1024)):
+        most = options[f"{key}_max"]
+        if isinstance(most, int) and most < (declared or default):
+            reader.add(f"{key}_max", f"{most} is less than {key}, {declared or default}; declare at least that, or leave it out.")
     if options["vnc"] == "loopback" and not reader.has("vnc_display"):
         reader.add("vnc_display", "it is missing; vnc: loopback needs a display of its own on the node, 0 for TCP port 5900.")
     power = reader.choice("power", ("running", "stopped")) or "running"
@@ -238,18 +244,18 @@ def _instance(
     )  # fmt: skip
 
 
-def _memory(reader: Reader) -> int | None:
-    value = reader.spec.get("memory")
+def _memory(reader: Reader, key: str) -> int | None:
+    value = reader.spec.get(key)
     if value is None:
         return None
     plain = isinstance(value, int) or (isinstance(value, str) and value.isascii() and value.isdigit())
     size = parse_size(value)
     if size is None or (not plain and size % (1 << 20)):
-        reader.add("memory", f"{shown(value)} is not an amount of memory; write MiB as a number, such as 4096, or 4G.")
+        reader.add(key, f"{shown(value)} is not an amount of memory; write MiB as a number, such as 4096, or 4G.")
         return None
     mebibytes = size if plain else size >> 20
     if not MIN_MEMORY <= mebibytes <= MAX_MEMORY:
-        reader.add("memory", f"{shown(value)} is {mebibytes} MiB; from {MIN_MEMORY} to {MAX_MEMORY} MiB are possible.")
+        reader.add(key, f"{shown(value)} is {mebibytes} MiB; from {MIN_MEMORY} to {MAX_MEMORY} MiB are possible.")
         return None
     return mebibytes
 

@@ -61,7 +61,7 @@ class Instance:
 
     :ivar memory: MiB.
     :ivar disk: Bytes, or None for the image's own size.
-    :ivar options: What goes to the instance module as it was declared (vnc, accel, grace, restart).
+    :ivar options: What goes to the instance module as it was declared (vnc, accel, grace, restart, cpu_max, memory_max).
     """
 
     name: str
