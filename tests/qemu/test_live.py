@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine, live_steps
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine, instance_kind, live_steps, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
@@ -158,6 +160,26 @@ def test_memory_at_the_next_boot(root: Path, run: Converge, volume: Volume) -> N
     assert now.truth is not None
     assert now.truth.given_back == 192 << 20
     assert not run([want])["changed"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, to be somebody else")
+def test_tap_for_nobody(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU as nobody opens a tap that is its user's, in a network namespace of the test's."""
+    monkeypatch.setattr(instance_kind, "obstacles", lambda *arguments: [])  # the tap is in another namespace than we
+    os.chmod(root.parent, 0o755)
+    for disk in (volume(ID), extra := volume("0000000a")):
+        os.chown(disk, 65534, 65534)
+    one = machine(user="nobody", power="stopped")
+    run([one])
+    folder = root / f"run/instances/compute-{ID}"
+    commands = f"ip tuntap add dev vnet-{ID} mode tap user nobody && exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs {folder}/start"
+    subprocess.run(["unshare", "--net", "sh", "-c", commands], check=True)
+    pid = settled(root).pid
+    one["power"] = "running"
+    assert not run([one])["changed"]
+    change(root, run, {**one, "nics": [{"mac": "02:00:5e:10:00:01"}], "volumes": [{"path": str(extra)}]}, pid)
+    described = qemu.describe(read(root).running or [])
+    assert described["nics"] == [{"type": "tap", "mac": "02:00:5e:10:00:01", "mtu": 1450, "tap": f"vnet-{ID}"}]
 
 
 class Killed(BaseException):
