@@ -150,7 +150,7 @@ class InstanceKind(Kind):
         change.reasons += [] if creating else qemu.differences(now.options, options)
         if not creating and now.labels != item["labels"]:
             change.reasons.append("labels differ")
-        self._set_power(change, item, now, self._adjust(change, item, now, options) if stays else [])
+        self._set_power(change, item, now, self._adjust(change, item, now, options) if stays else self._unsupervised(item, now))
         if not creating and change.steps and not change.reasons:
             change.reasons.append("its files differ")
         return change

@@ -77,14 +77,14 @@ def former(started: qemu.Options) -> frozenset[str]:
 
 
 def _ask(qmp: Qmp, known: frozenset[str]) -> Truth:
-    devices = {}
-    for entry in qmp.execute("qom-list", {"path": "/machine/peripheral"}):
-        child = _CHILD.fullmatch(entry["type"])
-        if child:
-            devices[entry["name"]] = child.group(1)
-    slots = qmp.execute("query-hotpluggable-cpus")
+    listed, slots, cpus, network, named, pci = qmp.execute_all(
+        [
+            ("qom-list", {"path": "/machine/peripheral"}), ("query-hotpluggable-cpus", {}), ("query-cpus-fast", {}),
+            ("human-monitor-command", {"command-line": "info network"}), ("query-named-block-nodes", {"flat": True}), ("query-pci", {}),
+        ]
+    )  # fmt: skip
+    devices = {entry["name"]: child.group(1) for entry in listed for child in [_CHILD.fullmatch(entry["type"])] if child}
     free = sorted((slot for slot in slots if "qom-path" not in slot), key=lambda slot: sorted(slot["props"].items(), reverse=True))
-    backends = {name: _netdev(name, rest) for name, rest in _BACKEND.findall(_monitor(qmp, "info network"))}
     cards = {name: _card(qmp, name) for name, kind in devices.items() if kind == CARD and name not in known}
     later = {f"/machine/peripheral/{name}": name for name, kind in devices.items() if kind == DISK and name not in known}
     disks = {}
@@ -93,11 +93,13 @@ def _ask(qmp: Qmp, known: frozenset[str]) -> Truth:
         if name and "inserted" in entry:
             inserted = entry["inserted"]
             disks[name] = qemu.blockdev(inserted["node-name"], inserted["file"], inserted["drv"], bool(inserted["ro"]))
-    nodes = sorted(node["node-name"] for node in qmp.execute("query-named-block-nodes") if str(node.get("node-name", "")).startswith("volume-"))
-    given_back = _given_back(qmp) if "balloon" in devices else 0
-    kept = int(qmp.execute("query-balloon")["actual"]) if "balloon" in devices else None
-    cpus = len(qmp.execute("query-cpus-fast"))
-    return Truth(cpus, tuple(free), len(slots), given_back, kept, devices, cards, backends, disks, tuple(nodes), known)
+    balloon = "balloon" in devices
+    return Truth(
+        cpus=len(cpus), slots=tuple(free), room=len(slots), devices=devices, cards=cards, disks=disks, former=known,
+        given_back=_given_back(qmp, pci) if balloon else 0, kept=int(qmp.execute("query-balloon")["actual"]) if balloon else None,
+        backends={name: _netdev(name, rest) for name, rest in _BACKEND.findall(network)},
+        nodes=tuple(sorted(node["node-name"] for node in named if str(node.get("node-name", "")).startswith("volume-"))),
+    )  # fmt: skip
 
 
 def _monitor(qmp: Qmp, line: str) -> str:
@@ -114,13 +116,14 @@ def _netdev(name: str, said: str) -> str:
 
 
 def _card(qmp: Qmp, name: str) -> str:
-    got = {key: qmp.execute("qom-get", {"path": f"/machine/peripheral/{name}", "property": key}) for key in ("netdev", "mac", "host_mtu", "romfile")}
-    return qemu.card_device(str(got["netdev"]), name, str(got["mac"]), int(got["host_mtu"]), not got["romfile"])
+    keys = ("netdev", "mac", "host_mtu", "romfile")
+    netdev, mac, mtu, rom = qmp.execute_all([("qom-get", {"path": f"/machine/peripheral/{name}", "property": key}) for key in keys])
+    return qemu.card_device(str(netdev), name, str(mac), int(mtu), not rom)
 
 
-def _given_back(qmp: Qmp) -> int | None:
+def _given_back(qmp: Qmp, pci: Any) -> int | None:
     """Read what the guest is asked to give back from the balloon's register: ``query-balloon`` only says how far the guest has come."""
-    for bus in qmp.execute("query-pci"):
+    for bus in pci:
         for device in bus["devices"]:
             if device["qdev_id"] != "balloon":
                 continue

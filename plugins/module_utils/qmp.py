@@ -62,22 +62,36 @@ class Qmp:
         :returns: What it returns; events in between are passed over.
         :raises ComputeError: With QEMU's own words when it refuses, and when it does not answer in time.
         """
-        message: dict[str, Any] = {"execute": command}
-        if arguments:
-            message["arguments"] = arguments
+        return self.execute_all([(command, arguments or {})])[0]
+
+    def execute_all(self, commands: list[tuple[str, dict[str, Any]]]) -> list[Any]:
+        """Have several commands done, one after the other, without waiting for each answer: that halves the time.
+
+        :param commands: Each with its arguments.
+        :returns: What they return.
+        :raises ComputeError: As :meth:`execute`, for the first that is refused.
+        """
+        messages = [{"execute": command, **({"arguments": arguments} if arguments else {})} for command, arguments in commands]
         deadline = time.monotonic() + self._timeout
+        found: list[Any] = []
+        current = commands[0][0]
         try:
             self._socket.settimeout(self._timeout)
-            self._socket.sendall(json.dumps(message).encode() + b"\n")
-            while True:
-                answer = self._read(deadline)
-                if "return" in answer:
-                    return answer["return"]
-                if "error" in answer:
-                    words = answer["error"].get("desc", answer["error"]) if isinstance(answer["error"], dict) else answer["error"]
-                    raise ComputeError(f"QEMU refused {command}: {words}")
+            self._socket.sendall(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
+            for current, _arguments in commands:
+                found.append(self._answer(current, deadline))
         except OSError as error:
-            raise ComputeError(f"QEMU did not answer {command} at {self.path}: {error.strerror or error}.") from None
+            raise ComputeError(f"QEMU did not answer {current} at {self.path}: {error.strerror or error}.") from None
+        return found
+
+    def _answer(self, command: str, deadline: float) -> Any:
+        while True:
+            answer = self._read(deadline)
+            if "return" in answer:
+                return answer["return"]
+            if "error" in answer:
+                words = answer["error"].get("desc", answer["error"]) if isinstance(answer["error"], dict) else answer["error"]
+                raise ComputeError(f"QEMU refused {command}: {words}")
 
     def _read(self, deadline: float) -> dict[str, Any]:
         while b"\n" not in self._buffer:
