@@ -111,11 +111,11 @@ class Planner:
     reachable: Callable[[str], bool] = lambda path: True
 
     def plan(self) -> Plan:
-        """Give the steps: what is to go first, then what is to come."""
+        """Give the steps: those that can't fail for a guest's unwillingness, then what is to go, then what is to come."""
         made = Plan(after=list(self.have))
-        self._parts(made)
         self._processors(made)
         self._memory(made)
+        self._parts(made)
         closed = qemu.differences(self.have, self.want)
         left = qemu.differences(made.after, self.want)
         made.reasons += [phrase for phrase in closed if phrase not in left]

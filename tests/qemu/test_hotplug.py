@@ -70,7 +70,7 @@ def test_everything_live(root: Path, run: Converge, volume: Volume) -> None:
     done = change(root, run, more, pid)
     script = f"{root}/run/instances/compute-{ID}/qmp"
     words = [command.split(f"{script} ")[1].split()[0] for command in done["commands"] if f"{script} " in command]
-    assert words == ["blockdev-add", "device_add", "netdev_add", "device_add", "device_add", "device_add", "balloon"]
+    assert words == ["device_add", "device_add", "balloon", "blockdev-add", "device_add", "netdev_add", "device_add"]
     assert entry(done)["reasons"][:2] == ["cpu is 1, declared 3", "memory is 64, declared 96"]
     assert pending(read(root), read(root).options) == []
     run([{**more, "power": "stopped"}])
