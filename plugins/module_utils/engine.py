@@ -114,6 +114,9 @@ class Kind:
         """List the steps that remove an object of ours."""
         raise NotImplementedError
 
+    def settled(self) -> None:
+        """Hear that the steps have run: what was asked to be done once (a restart, a rebuild) is not wanted once more."""
+
     def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
         """List what all items share (a systemd unit, a sysctl), given the items' own changes; their stages say when it is done."""
         return []
@@ -183,6 +186,7 @@ def converge(kind: Kind, check_mode: bool) -> Item:
         failures: dict[str, ComputeError] = {}
         if not check_mode and any(change.steps for change in changes):
             failures = apply(kind, changes)
+            kind.settled()
             have = observe(items)
             _verify(kind, items, have, absent, failures)
     return _report(kind, changes, diff, failures, None if check_mode else have)

@@ -10,9 +10,10 @@ import os
 from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_checks import cross_problems, item_problems, obstacles
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import ForgetUnit, StartInstance, StopInstance, WriteStart
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, properties, read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import ForgetUnit, RestartInstance, Roll, StartInstance, StopInstance, WriteStart
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_works
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, folder_drift, root_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask, Planner
@@ -71,7 +72,11 @@ class InstanceKind(Kind):
     noun = "instance"
     option = "instances"
     suboptions = SUBOPTIONS
-    options: Item = {"restart": {"type": "str", "choices": ["never", "when_required"], "default": "never"}}
+    options: Item = {
+        "restart": {"type": "str", "choices": ["never", "when_required"], "default": "never"},
+        "restart_serial": {"type": "int", "default": 1},
+        "restart_reasons": {"type": "dict", "default": {}},
+    }
     workers = 8
 
     def __init__(self, params: Item) -> None:
@@ -85,6 +90,8 @@ class InstanceKind(Kind):
         self.shared: dict[str, tuple[str, int]] = {}  # what all share, as it is
         self.timer = False  # whether it is enabled
         self.drift: dict[str, str] = {}  # what is wrong with an instance's folder, by name
+        self.reasons: dict[str, str] = params.get("restart_reasons") or {}  # by compute-<id>
+        self.roll = Roll(max(0, params.get("restart_serial") or 0))
 
     @property
     def layout(self) -> Layout:
@@ -95,7 +102,12 @@ class InstanceKind(Kind):
         return [root] if root else item_problems(f"instances[{index}]", item, self.layout, self.as_root)
 
     def list_problems(self, items: list[Item]) -> list[str]:
-        return cross_problems(items, self.layout)
+        serial = self.params.get("restart_serial") or 0
+        wrong = [f"restart_serial: {serial} is not a number of instances; give 1 or more, or 0 for all at once."] if serial < 0 else []
+        return wrong + cross_problems(items, self.layout)
+
+    def settled(self) -> None:
+        self.reasons = {}  # those have been restarted
 
     def lacking(self, changes: list[Change], check_mode: bool) -> list[str]:
         if check_mode or self.absent:
@@ -230,14 +242,15 @@ class InstanceKind(Kind):
     def _adjust(self, change: Change, item: Item, now: Instance, options: qemu.Options) -> list[str]:
         """Add the steps that change the running QEMU as it runs, and give what is left, which takes a restart."""
         where = qemu.paths(item, self.layout)
-        outside = self._unsupervised(item, now)
+        told = self.reasons.get(f"compute-{now.id}", "")
+        outside = self._unsupervised(item, now) + now.replaced + ([told] if told and told not in now.replaced else [])
         if self.as_root and now.runs_as not in ("", item["user"]):
             outside.append(f"user is {now.runs_as}, declared {item['user']}")
         if now.silent:
             change.warnings.append(f"instance {item['name']}: QEMU does not answer at {where.qmp}, so whether it runs as declared can't be seen.")
             return outside
         if now.truth is None:
-            return pending(now, options) + outside
+            return qemu.differences(now.running or [], options) + outside
         script = (*self._as_user(self._user_of(now)), where.qmp_script)
         known = (lambda path: path.startswith((f"{self.layout.volumes}/", f"{where.folder}/"))) if now.managed else (lambda path: True)
         plan = Planner(now.running or [], options, now.truth, script, where.qmp, known).plan()
@@ -313,27 +326,37 @@ class InstanceKind(Kind):
         elif waiting and self._may_restart(item):
             change.effect = "restart"
             change.reasons += [f"restart: {phrase}" for phrase in waiting if phrase not in change.reasons]
-            if now.managed and item["supervisor"] == "systemd":
-                change.steps.append(self._start(item, "restart"))
-            else:
-                change.steps += [self._halt(now), self._start(item)]
+            change.steps.append(self._restart(item, now))
         elif waiting:
             change.restart_reason = "; ".join(waiting)
             change.warnings.append(
                 f"instance {item['name']}: a restart is pending ({change.restart_reason}). Set restart=when_required, or power it off and run again."
             )
 
-    def _start(self, item: Item, verb: str = "start") -> Step:
+    def _restart(self, item: Item, now: Instance) -> Step:
+        managed = now.managed and item["supervisor"] == "systemd"
+        start = self._start(item, "restart" if managed else "start")
+        taps = [qemu.tap(item, index) if nic["type"] == "tap" else "" for index, nic in enumerate(item["nics"])]
+        addresses = item["labels"].get("addresses")
+        ports = zip(taps, map(str, addresses)) if isinstance(addresses, list) else ()
+        guest = Guest(qemu.paths(item, self.layout).agent, tuple((tap, address) for tap, address in ports if tap))
+        halt = None if managed else self._halt(now)
+        return RestartInstance(
+            start.argv, unit=start.unit, pidfile=start.pidfile, qmp=start.qmp, memory=start.memory, stage=start.stage,
+            name=item["name"], guest=guest, roll=self.roll, halt=halt,
+        )  # fmt: skip
+
+    def _start(self, item: Item, verb: str = "start") -> StartInstance:
         where, unit = qemu.paths(item, self.layout), systemd.unit(qemu.identifier(item))
         by_systemd = item["supervisor"] == "systemd"
         memory = item["memory"] if item["memory"] != qemu.memory_max(item) else 0
         argv = ("systemctl", verb, unit) if by_systemd else (*self._as_user(item["user"]), where.start)
         return StartInstance(argv, unit=unit if by_systemd else "", pidfile=where.pid, qmp=where.qmp, memory=memory, stage=4)
 
-    def _halt(self, now: Instance) -> Step:
+    def _halt(self, now: Instance) -> Run:
         return Run(("systemctl", "stop", systemd.unit(now.id)), stage=3) if now.managed else self._stop(now, None)
 
-    def _stop(self, now: Instance, grace: int | None) -> Step:
+    def _stop(self, now: Instance, grace: int | None) -> StopInstance:
         where = self.layout.instance(f"compute-{now.id}")
         words = (where.stop,) if grace is None else (where.stop, str(grace))
         return StopInstance((*self._as_user(self._user_of(now)), *words), pidfile=where.pid, stage=3)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qmp, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, Write
 
@@ -116,3 +119,54 @@ class StopInstance(Run):
                 time.sleep(0.05)
         if locked_by(self.pidfile):
             raise ComputeError(f"QEMU still runs after `{self.text}`. {words}".rstrip())
+
+
+class Roll:
+    """Restarts one after the other, or so many at a time, and none after one that went wrong.
+
+    :param serial: How many at a time; 0 for all at once.
+    """
+
+    def __init__(self, serial: int) -> None:
+        self._turns = threading.Semaphore(serial or 1 << 30)
+        self._failed = ""
+
+    @contextmanager
+    def turn(self, name: str) -> Iterator[None]:
+        """Wait for one's turn.
+
+        :raises ComputeError: When one before has gone wrong.
+        """
+        with self._turns:
+            if self._failed:
+                raise ComputeError(f"It was not restarted, since the restart of {self._failed} went wrong.", "Look at that one first.")
+            try:
+                yield
+            except ComputeError:
+                self._failed = name
+                raise
+
+
+@dataclass(frozen=True)
+class RestartInstance(StartInstance):
+    """Restart QEMU when it is its turn, and wait until its guest is up, as far as the guest answered before.
+
+    :ivar halt: What stops it, where ``argv`` only starts it.
+    """
+
+    name: str = ""
+    guest: Guest = field(default_factory=Guest)
+    roll: Roll = field(default_factory=lambda: Roll(0))
+    halt: Run | None = None
+
+    @property
+    def text(self) -> str:
+        return f"{self.halt.text} && {super().text}" if self.halt else super().text
+
+    def run(self) -> None:
+        with self.roll.turn(self.name):
+            answered = self.guest.answering()
+            if self.halt:
+                self.halt.run()
+            super().run()
+            self.guest.wait(answered)

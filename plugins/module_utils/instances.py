@@ -12,8 +12,11 @@ from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import live, qemu, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import side_by_side
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import command_line, locked_by
+from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked
+from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import pending_seed
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import read_plain
 
 # A folder without `start` that holds one of these, or nothing, is what an interrupted run left of an instance.
@@ -33,6 +36,7 @@ class Instance:
     :ivar runs_as: The user whose process it is; "" where that can't be seen.
     :ivar truth: What it said over QMP, where it was asked and has answered.
     :ivar silent: Whether it was asked and has not answered.
+    :ivar replaced: Which of its files were replaced since it has them open, a phrase each; looked at where QEMU was asked.
     :ivar unit: What systemd says (ActiveState…); empty where systemd does not run.
     :ivar owner: The user whom the folder belongs to, whom QEMU runs as.
     """
@@ -49,6 +53,7 @@ class Instance:
     runs_as: str = ""
     truth: live.Truth | None = None
     silent: bool = False
+    replaced: list[str] = field(default_factory=list)
     unit: dict[str, str] = field(default_factory=dict)
     enabled: bool = False
     owner: str = ""
@@ -108,12 +113,27 @@ def read_instances(layout: Layout, also: list[str] | None = None, units: bool = 
 
 def _talk(instance: Instance, layout: Layout) -> None:
     started = instance.running or []
+    instance.replaced = _replaced(instance, layout)
     instance.truth = live.ask(layout.instance(f"compute-{instance.id}").qmp, started)
     if instance.truth is None:
         # It may have ended between two looks.
         instance.silent = locked_by(layout.instance(f"compute-{instance.id}").pid) == instance.pid
     else:
         instance.running = live.corrected(started, instance.truth, instance.options)
+
+
+def _replaced(instance: Instance, layout: Layout) -> list[str]:
+    paths = [disk["path"] for disk in qemu.describe(instance.running or [])["disks"] if not disk["readonly"]]
+    found = [f"its disk {path} was made anew" for path in paths if os.path.exists(path) and not _in_use(path)]
+    seed = pending_seed(layout, f"compute-{instance.id}")
+    return found + ([seed] if seed else [])
+
+
+def _in_use(path: str) -> bool:
+    try:
+        return is_locked(path)
+    except ComputeError:
+        return True  # not ours to look at
 
 
 def _read(layout: Layout, name: str) -> Instance:
@@ -164,7 +184,7 @@ def pending(instance: Instance, want: qemu.Options) -> list[str]:
     """Say in what a running instance differs from its declaration, so that a restart is pending."""
     if not instance.pid or instance.running is None:
         return []
-    return qemu.differences(instance.running, want)
+    return qemu.differences(instance.running, want) + instance.replaced
 
 
 def properties(instance: Instance) -> dict[str, Any]:

@@ -66,8 +66,8 @@ def ask(path: str, started: qemu.Options) -> Truth | None:
     try:
         with Qmp(path, TIMEOUT) as qmp:
             return _ask(qmp, former(started))
-    except (ComputeError, KeyError, TypeError, ValueError):
-        return None
+    except (ComputeError, AttributeError, LookupError, TypeError, ValueError):
+        return None  # it has ended, or does not answer as QEMU does
 
 
 def former(started: qemu.Options) -> frozenset[str]:

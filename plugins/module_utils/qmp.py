@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
+import stat
 import time
 from types import TracebackType
 from typing import Any
@@ -32,8 +35,7 @@ class Qmp:
         self._buffer = b""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._socket.settimeout(timeout)
-            self._socket.connect(path)
+            connect(self._socket, path, timeout)
             if "QMP" not in self._read(time.monotonic() + timeout):
                 raise ComputeError(f"{path}: what answers there is not QMP.")
             self.execute("qmp_capabilities")
@@ -108,6 +110,23 @@ class Qmp:
         if not isinstance(answer, dict):
             raise ComputeError(f"{self.path}: what answers there is not QMP.")
         return answer
+
+
+def connect(client: socket.socket, path: str, timeout: float) -> None:
+    """Connect to a unix socket, following no link: QEMU's user owns the instances' folders, and root's words are not for whatever a link leads to.
+
+    :param timeout: Seconds that this, and each later wait, may take.
+    :raises OSError: When there is no socket, or nobody listens.
+    """
+    client.settimeout(timeout)
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(handle).st_mode):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "it is no socket")
+        # The very file that was looked at, whatever has that name by now (proc(5), fd).
+        client.connect(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
 
 
 def status(path: str, timeout: float = TIMEOUT) -> str:

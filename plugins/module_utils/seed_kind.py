@@ -11,7 +11,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build, access_steps, begin_file, finish_step, unfinished
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_folder_steps, instance_id, owner_or_none
-from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import SEED_MODE, Seed, paths_of, read_seeds, removal_steps
+from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import SEED_MODE, Seed, boot_reason, paths_of, read_seeds, removal_steps
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Step, Write
 
 # The first boot's users, keys and commands are in the user-data, the password's hash too.
@@ -128,10 +128,8 @@ class SeedKind(Kind):
             return
         stale = [text for text in texts if seen.get(text) != texts[text]]
         at_boot = cloud_init.applies_network_at_boot(texts["user-data"])
-        if seed.in_use and ("meta-data" in stale or ("network-config" in stale and at_boot)):
-            change.restart_reason = (
-                f"{' and '.join(text for text in stale if text != 'user-data')}: cloud-init reads the seed at boot, QEMU has the former one open"
-            )
+        if seed.in_use:
+            change.restart_reason = boot_reason(seen, texts)
         new = cloud_init.instance_id_of(seen.get("meta-data", "")) != cloud_init.instance_id_of(texts["meta-data"])
         later = [text for text in stale if text == "user-data" or (text == "network-config" and not at_boot)]
         if differing and later and not new:

@@ -81,7 +81,7 @@ def _made(change: Change, found: Found | None, kind: InstanceKind) -> Found | No
                 return None
             now.files = {path: file for path, file in now.files.items() if not path.startswith(step.path)}
         elif isinstance(step, StartInstance):
-            now.pid, now.running, now.unit = 4711, now.options, {"ActiveState": "active"} if step.unit else {}
+            now.pid, now.running, now.replaced, now.unit = 4711, now.options, [], {"ActiveState": "active"} if step.unit else {}
         elif isinstance(step, StopInstance) or (isinstance(step, Run) and step.argv[:2] == ("systemctl", "stop")):
             now.pid, now.running, now.unit = 0, None, {}
         elif isinstance(step, Run) and step.argv[:2] == ("systemctl", "reset-failed"):

@@ -12,8 +12,9 @@ import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import instance_checks, live, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, Item, plan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import WriteStart
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import RestartInstance, WriteStart
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import properties
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import FULL, LAYOUT, ROOT, after, commands, declared, item
 from hypothesis import HealthCheck, given, settings
@@ -109,7 +110,29 @@ def test_restart_is_pending_until_it_happened() -> None:
 def test_restart_alone() -> None:
     kind, have = running(ALONE)
     changes, have = after(again(kind, {**ALONE, "memory": 2048}, restart="when_required"), have)
-    assert commands(changes)[1:] == [f"runuser -u compute-service -- {FOLDER}/stop", f"runuser -u compute-service -- {FOLDER}/start"]
+    assert commands(changes)[1:] == [f"runuser -u compute-service -- {FOLDER}/stop && runuser -u compute-service -- {FOLDER}/start"]
+
+
+def test_restart_for_what_others_changed() -> None:
+    """A seed that boots read, or a disk made anew: told by the module that is just changing it, or seen."""
+    kind, have = running(TALK)
+    seen = {"web-1": Found(have["web-1"].props, True, replace(have["web-1"].raw, replaced=["its disk was made anew"]))}
+    for there, options in ((have, {"restart_reasons": {"compute-af95e879": "its disk was made anew"}}), (seen, {})):
+        changes, same = after(again(kind, TALK, **options), there)
+        assert (commands(changes), changes[0].restart_reason) == ([], "its disk was made anew")
+        changes, done = after(again(kind, TALK, restart="when_required", **options), same)
+        assert commands(changes) == [f"systemctl restart {UNIT}"]
+        assert (changes[0].effect, changes[0].reasons) == ("restart", ["restart: its disk was made anew"])
+        assert commands(after(again(kind, TALK, restart="when_required"), done)[0]) == []
+    assert commands(after(again(kind, TALK, restart="when_required", restart_reasons={"compute-0a1b2c3d": "another"}), have)[0]) == []
+
+
+def test_restart_waits_for_a_guest_that_answered() -> None:
+    kind, have = running({**TALK, "labels": {"addresses": ["192.168.88.102"]}})
+    changes, _have = after(again(kind, {**TALK, "cpu": 8, "labels": {"addresses": ["192.168.88.102"]}}, restart="when_required"), have)
+    step = next(step for step in changes[0].steps if isinstance(step, RestartInstance))
+    assert step.guest == Guest(f"{FOLDER}/agent.sock", (("vnet-af95e879", "192.168.88.102"),))
+    assert "restart_serial: -1" in declared(TALK, restart_serial=-1).list_problems([])[0]
 
 
 def test_from_alone_to_systemd() -> None:
@@ -119,7 +142,7 @@ def test_from_alone_to_systemd() -> None:
     assert changes[0].restart_reason == "supervisor is none, declared systemd"
     assert f"systemctl enable {UNIT}" in commands(changes)
     changes, have = after(again(kind, TALK, restart="when_required"), have)
-    assert commands(changes)[-2:] == [f"runuser -u compute-service -- {FOLDER}/stop", f"systemctl start {UNIT}"]
+    assert commands(changes)[-1] == f"runuser -u compute-service -- {FOLDER}/stop && systemctl start {UNIT}"
 
 
 def test_power() -> None:
