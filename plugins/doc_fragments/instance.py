@@ -180,6 +180,23 @@ options:
     type: str
     choices: [never, when_required]
     default: never
+  restart_serial:
+    description:
+      - How many instances at most are restarted at a time; 0 for all at once.
+      - The next one follows when QEMU runs and the guest is up, as far as that can be told. What answered before the restart (its guest agent, or one of the
+        C(addresses) in its O(instances[].labels), which are asked for on its taps, in the order of its cards) has to answer again within 600 seconds.
+      - After one that goes wrong no other is restarted.
+    type: int
+    default: 1
 """
-    DOCUMENTATION = LIST + RESTART
+    REASONS = r"""
+  restart_reasons:
+    description:
+      - Why instances have to be restarted for what other modules have changed, by C(compute-ID), such as
+        RV(ikcloud.compute.seed#module:results[].restart_reason).
+      - M(ikcloud.compute.node) knows them by itself.
+    type: dict
+    default: {}
+"""
+    DOCUMENTATION = LIST + RESTART + REASONS
     NODE = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1) + RESTART

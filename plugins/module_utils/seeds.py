@@ -137,7 +137,7 @@ def boot_reason(seen: dict[str, str], texts: dict[str, str]) -> str:
     :param texts: Those that it is to have.
     """
     at_boot = cloud_init.applies_network_at_boot(texts.get("user-data", ""))
-    stale = [text for text in texts if seen.get(text) != texts[text] and (text == "meta-data" or (text == "network-config" and at_boot))]
+    stale = [text for text in ("meta-data", "network-config") if seen.get(text) != texts.get(text) and (text == "meta-data" or at_boot)]
     return f"{' and '.join(stale)}: cloud-init reads the seed at boot, QEMU has the former one open" if stale else ""
 
 

@@ -24,10 +24,11 @@ def documented() -> dict[str, dict[str, str]]:
 
 def declared(module: str) -> set[str]:
     """Give the suboptions of a module's list, those of lists in it as ``nics.mac``."""
-    text = (ROOT / f"plugins/modules/{module}.py").read_text(encoding="utf-8")
-    found = re.search(r'^DOCUMENTATION = r"""(.*?)^"""', text, re.DOTALL | re.MULTILINE)
-    assert found is not None
-    lists = [option for option in yaml.safe_load(found.group(1))["options"].values() if option.get("elements") == "dict" and "suboptions" in option]
+    texts = [ROOT / f"plugins/modules/{module}.py", ROOT / f"plugins/doc_fragments/{module}.py"]
+    found = [text for path in texts if path.exists() for text in re.findall(r'= r"""(.*?)^ *"""', path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)]
+    options = [option for text in found if "options:\n" in text for option in (yaml.safe_load(text).get("options") or {}).values()]
+    lists = [option for option in options if option.get("elements") == "dict" and "suboptions" in option]
+    assert lists
     return {name for option in lists for name in names(option["suboptions"], "")}
 
 
