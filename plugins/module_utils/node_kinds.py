@@ -29,7 +29,7 @@ KINDS: dict[str, type[Kind]] = {
     "instances": InstanceKind,
 }
 # Of the kinds' own options, those that a whole node takes.
-OPTIONS = {name: {**VolumeKind.options, **InstanceKind.options}[name] for name in ("aside", "aside_names", "restart", "restart_serial")}
+OPTIONS = {name: {**VolumeKind.options, **InstanceKind.options}[name] for name in ("aside", "aside_names", "restart", "restart_serial", "rebuild")}
 
 
 def argument_spec() -> Item:

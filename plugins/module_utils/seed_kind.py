@@ -44,7 +44,7 @@ class SeedKind(Kind):
         },
         "instance_id": {"type": "str"},
     }
-    options = {"owner": {"type": "str", "default": DEFAULT_USER}}
+    options = {"owner": {"type": "str", "default": DEFAULT_USER}, "rebuild": {"type": "list", "elements": "str", "default": []}}
     tools = ("cloud-localds",)
     workers = 4
 
@@ -52,6 +52,7 @@ class SeedKind(Kind):
         super().__init__(params)
         self.layout = Layout(self.root)
         self.owner = owner_or_none(params.get("owner") or "")
+        self.rebuild = frozenset(params.get("rebuild") or ())
 
     def problems(self, index: int, item: Item) -> list[str]:
         where = f"seeds[{index}]"
@@ -59,6 +60,9 @@ class SeedKind(Kind):
         if instance_id(item["name"]) is None:
             found.insert(0, f"{where}.name: {item['name']!r} is not 'compute-' and the instance's id of 8 hex digits, such as compute-af95e879.")
         return found
+
+    def settled(self) -> None:
+        self.rebuild = frozenset()
 
     def observe(self, items: list[Item]) -> dict[str, Found]:
         absent = self.params["state"] == "absent"
@@ -80,6 +84,8 @@ class SeedKind(Kind):
         seed: Seed = have.raw if have else Seed()
         path, folder = self.layout.seed(name), self.layout.instance(name).folder
         kept = cloud_init.instance_id_of(seed.image.get("meta-data", "") or seed.files.get("meta-data", ""))
+        if kept and name in self.rebuild:
+            kept = cloud_init.next_instance_id(kept)
         wanted_id = item.get("instance_id") or kept or f"iid-{instance_id(name)}"
         texts = cloud_init.texts(item, wanted_id)
         steps: list[Step] = instance_folder_steps(folder, self.owner, not seed.files)
@@ -109,6 +115,9 @@ class SeedKind(Kind):
         change.reasons = [] if creating else reasons
         change.after = self._props(path, texts, f"{SEED_MODE:04o}")
         change.facts = {"path": path, "instance_id": wanted_id}
+        if name in self.rebuild and not creating:
+            change.effect = "rebuild"
+            change.reasons.insert(0, f"its instance is rebuilt: instance_id is {wanted_id}")
         self._say_when(change, item, seed, texts, differing)
         return change
 

@@ -88,6 +88,12 @@ options:
       - Whether the disks of instances that O(purge) removes are removed too, by default C(cloud_purge_volumes), else false.
       - Otherwise they are kept in C(lib/volumes/kept), and so are the images that they stand on.
     type: bool
+  rebuild:
+    description:
+      - Instances that are to get a new disk from their image and run their first boot again, as a list or with commas; see the playbook
+        C(ikcloud.compute.rebuild).
+      - One that is not declared, has C(protect), or lives on a node that is missing is refused.
+    type: raw
   group:
     description: The inventory group of the compute nodes.
     type: str
@@ -181,6 +187,13 @@ purge:
   returned: success
   type: dict
   sample: {ik-node-01: {}, ik-node-02: {instances: [{name: web-9, id: 0a1b2c3d}], volumes: [compute-0a1b2c3d], aside: true}}
+rebuild:
+  description:
+    - By node, what O(rebuild) takes there, the lists C(volumes), C(seeds), C(taps) and C(instances) of these instances, their C(names)
+      (C(compute-ID)), and C(aside) and C(aside_names) as in RV(purge).
+  returned: success
+  type: dict
+  sample: {ik-node-01: {names: [compute-4fd66e29], aside: true, aside_names: {compute-4fd66e29: web-1}}, ik-node-02: {names: []}}
 undeclared:
   description: Instances that were found on a node and are not declared, with the node.
   returned: success

@@ -17,15 +17,19 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import read_nodes, read_snapshot
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.placement import Scheduler, fewest, place
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.purge import Purge, read_infos
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.rebuild import select
 
 
-def make_plan(declaration: dict[str, Any], nodes: object, snapshot: Snapshot | None = None, scheduler: Scheduler = fewest) -> dict[str, Any]:
+def make_plan(
+    declaration: dict[str, Any], nodes: object, snapshot: Snapshot | None = None, scheduler: Scheduler = fewest, rebuild: object = None
+) -> dict[str, Any]:
     """Compile a declaration.
 
     :param declaration: Values of any type, see :data:`declaration.DECLARATION`.
     :param nodes: See :func:`nodes.read_nodes`; of any type too.
     :param snapshot: What is allocated so far; by default what the nodes' infos say.
     :param scheduler: Chooses the node of an instance that is new and not pinned.
+    :param rebuild: The instances that are to be rebuilt, see :func:`rebuild.read_names`; None for none.
     :returns: The result of the module cloud_plan, without ``changed``.
     :raises ComputeError: With every problem of the declaration, in one message.
     """
@@ -54,6 +58,8 @@ def make_plan(declaration: dict[str, Any], nodes: object, snapshot: Snapshot | N
     purge = Purge(cloud, read_infos(nodes), lists, compiler, {**placement.left_out, **addresses.left_out})
     raise_all(purge.problems())
     left_out = dict(sorted({**addresses.left_out, **placement.left_out}.items()))
+    rebuilt, found = select(rebuild, cloud, lists, placement, left_out)
+    raise_all(found)
     return {
         "nodes": lists,
         "instances": compiler.instances(),
@@ -62,6 +68,7 @@ def make_plan(declaration: dict[str, Any], nodes: object, snapshot: Snapshot | N
         "left_out": left_out,
         "undeclared": {name: allocation.node for name, allocation in sorted(snapshot.allocations.items()) if name not in cloud.instances},
         "purge": purge.by_node(),
+        "rebuild": rebuilt,
         "counts": _counts(cloud, lists, len(missing), len(left_out)),
         "warnings": addresses.warnings + purge.warnings() + _warnings(cloud, missing, left_out),
     }
