@@ -70,10 +70,15 @@ options:
         elements: dict
         default: []
         suboptions:
-          path:
-            description: The path of an image or a block device.
+          name:
+            description:
+              - A volume of M(ikcloud.compute.volume).
+              - The guest knows it by this name, as C(/dev/disk/by-id/virtio-NAME), whatever else comes and goes (of a name with more than 20 characters by the
+                first 11, C(-), and 8 digits).
             type: str
-            required: true
+          path:
+            description: In place of O(instances[].volumes[].name), the path of an image or a block device.
+            type: str
           format:
             description: Its format.
             type: str

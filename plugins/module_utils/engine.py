@@ -114,6 +114,10 @@ class Kind:
         """List the steps that remove an object of ours."""
         raise NotImplementedError
 
+    def in_the_way(self, name: str, found: Found) -> str:
+        """Say that something that is not ours stands in the way of a declared item."""
+        return f"{self.noun} {name}: ikcloud.compute did not make what is there under this name, and leaves it alone. Rename it or remove it."
+
     def settled(self) -> None:
         """Hear that the steps have run: what was asked to be done once (a restart, a rebuild) is not wanted once more."""
 
@@ -206,7 +210,7 @@ def plan(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool) ->
         found = have.get(name)
         if found is not None and not found.owned:
             if not absent:
-                problems.append(f"{kind.noun} {name}: ikcloud.compute did not make what is there under this name, and leaves it alone. Rename it or remove it.")
+                problems.append(kind.in_the_way(name, found))
             continue
         try:
             if not absent:

@@ -34,7 +34,7 @@ SUBOPTIONS: Item = {
         "type": "list",
         "elements": "dict",
         "default": [],
-        "options": {"path": {"type": "str", "required": True}, "format": {"type": "str", "choices": ["qcow2", "raw"], "default": "qcow2"}},
+        "options": {"name": {"type": "str"}, "path": {"type": "str"}, "format": {"type": "str", "choices": ["qcow2", "raw"], "default": "qcow2"}},
     },
     "nics": {
         "type": "list",
@@ -105,6 +105,15 @@ class InstanceKind(Kind):
         serial = self.params.get("restart_serial") or 0
         wrong = [f"restart_serial: {serial} is not a number of instances; give 1 or more, or 0 for all at once."] if serial < 0 else []
         return wrong + cross_problems(items, self.layout)
+
+    def in_the_way(self, name: str, found: Found) -> str:
+        if found.raw.name in (name, f"compute-{found.raw.id}"):
+            return super().in_the_way(name, found)
+        return (
+            f"instance {name}: its id {found.raw.id} is that of {found.raw.name}, and an instance is not renamed, for its files, links and addresses are made "
+            f"from the name. Declare it as {found.raw.name} again; or declare {name} with another id, give it the data volumes of {found.raw.name}, and "
+            "remove that."
+        )
 
     def settled(self) -> None:
         self.reasons = {}  # those have been restarted

@@ -39,6 +39,7 @@ class Truth:
     :ivar cards: ``-device`` options of network cards that were plugged in later, by id.
     :ivar backends: ``-netdev`` options, by id.
     :ivar disks: ``-blockdev`` options of disks that were plugged in later, by the id of their device.
+    :ivar serials: Their serial numbers, likewise; only of those that have one.
     :ivar nodes: Names of block nodes of ours, whether in use or not.
     :ivar former: Ids on the command line. What was plugged in later must not have one of them, or it would be taken for what had it first.
     """
@@ -52,6 +53,7 @@ class Truth:
     cards: dict[str, str] = field(default_factory=dict)
     backends: dict[str, str] = field(default_factory=dict)
     disks: dict[str, str] = field(default_factory=dict)
+    serials: dict[str, str] = field(default_factory=dict)
     nodes: tuple[str, ...] = ()
     former: frozenset[str] = frozenset()
 
@@ -93,9 +95,11 @@ def _ask(qmp: Qmp, known: frozenset[str]) -> Truth:
         if name and "inserted" in entry:
             inserted = entry["inserted"]
             disks[name] = qemu.blockdev(inserted["node-name"], inserted["file"], inserted["drv"], bool(inserted["ro"]))
+    serials = {name: str(qmp.execute("qom-get", {"path": f"/machine/peripheral/{name}", "property": "serial"}) or "") for name in disks}
     balloon = "balloon" in devices
     return Truth(
         cpus=len(cpus), slots=tuple(free), room=len(slots), devices=devices, cards=cards, disks=disks, former=known,
+        serials={name: serial for name, serial in serials.items() if serial},
         given_back=_given_back(qmp, pci) if balloon else 0, kept=int(qmp.execute("query-balloon")["actual"]) if balloon else None,
         backends={name: _netdev(name, rest) for name, rest in _BACKEND.findall(network)},
         nodes=tuple(sorted(node["node-name"] for node in named if str(node.get("node-name", "")).startswith("volume-"))),
@@ -154,7 +158,7 @@ def corrected(started: qemu.Options, truth: Truth, forecast: qemu.Options) -> qe
     for _name, text in sorted(truth.cards.items()):
         made += [("-device", text), ("-netdev", truth.backends.get(qemu.suboptions(text)["netdev"], ""))]
     for name, text in sorted(truth.disks.items()):
-        made += [("-blockdev", text), ("-device", qemu.disk_device(qemu.suboptions(text)["node-name"], name))]
+        made += [("-blockdev", text), ("-device", qemu.disk_device(qemu.suboptions(text)["node-name"], name, truth.serials.get(name, "")))]
     known = {qemu.suboptions(value).get("id") for option, value in started if option == "-device"} | {*truth.cards, *truth.disks}
     made += [("-device", f"{kind},id={name}") for name, kind in sorted(truth.devices.items()) if name not in known and not _CPU.fullmatch(kind)]
     most = qemu.number(dict(started).get("-m"))

@@ -21,6 +21,8 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
 # A guest takes well under a second to let go of a device; emulated on an emulated node some seconds.
 UNPLUG_LIMIT = 30.0
 RELEASE_LIMIT = 10.0
+# With what is started: after whatever had the disk or the tap until now has given it up.
+COMING = 4
 # What can be read back of a running QEMU, and so can be plugged in: a tap, and QEMU's own NAT without forwards.
 _PLAIN = re.compile(r"tap,.*|user,id=[^,]*")
 
@@ -121,8 +123,8 @@ class Planner:
         made.reasons += [phrase for phrase in closed if phrase not in left]
         return made
 
-    def _ask(self, made: Plan, command: str, **arguments: Any) -> None:
-        made.steps.append(Ask(self.script, self.socket, command, arguments))
+    def _ask(self, made: Plan, command: str, stage: int = Ask.stage, **arguments: Any) -> None:
+        made.steps.append(Ask(self.script, self.socket, command, arguments, stage))
 
     def _processors(self, made: Plan) -> None:
         (count, most), (wanted, _declared) = (qemu.processors(dict(options).get("-smp")) for options in (self.have, self.want))
@@ -164,7 +166,7 @@ class Planner:
         if card:
             self._ask(made, "netdev_del", id=name)
         elif name in self.truth.nodes:
-            self._ask(made, "blockdev-del", **{"node-name": name})
+            self._ask(made, "blockdev-del", Ask.stage, **{"node-name": name})
 
     def _can_come(self, part: qemu.Part, kept: dict[str, qemu.Part]) -> bool:
         backend = qemu.suboptions(part.backend)
@@ -184,10 +186,10 @@ class Planner:
             given: dict[str, Any] = {"type": next(iter(backend)), **dict(list(backend.items())[1:]), "id": device[link]}
             if "vhost" in given:
                 given["vhost"] = given["vhost"] == "on"
-            self._ask(made, "netdev_add", **given)
+            self._ask(made, "netdev_add", COMING, **given)
         else:
-            self._ask(made, "blockdev-add", **_nested({**backend, "node-name": device[link]}))
-        self._ask(made, "device_add", **arguments)
+            self._ask(made, "blockdev-add", COMING, **_nested({**backend, "node-name": device[link]}))
+        self._ask(made, "device_add", COMING, **arguments)
         behind = _with(part.backend, "id" if link == "netdev" else "node-name", device[link])
         made.after += [("-device", _with(_with(part.device, "id", device["id"]), link, device[link])), ("-netdev" if link == "netdev" else "-blockdev", behind)]
 

@@ -30,6 +30,8 @@ MEMORY = "(memory)"
 MAX_CPUS = 255
 # Further disks have the upper half of the PCI bus, which has slots 0 to 31.
 FIRST_SLOT, MAX_DISKS = 16, 16
+# Virtual I/O Device 1.1 section 5.2.6: VIRTIO_BLK_T_GET_ID.
+MAX_SERIAL = 20
 _BALLOON = re.compile(r'\{"value": ([0-9]+)\}')
 _HEADER = re.compile(rf"#!/bin/sh\n# {re.escape(OWNER)} instance ([a-z0-9-]+)\n# labels: (.*)\n")
 _WORDS = {"-name": "name", "-machine": "machine", "-cpu": "cpu_model", "-vnc": "vnc", "-boot": "boot order"}
@@ -53,6 +55,19 @@ def volume(item: Item, layout: Layout) -> str:
 def seed(item: Item, layout: Layout) -> str:
     """Give the path of an instance's seed, or "" where it has none."""
     return layout.seed(f"compute-{identifier(item)}") if item.get("seed", True) else ""
+
+
+def disks(item: Item, layout: Layout) -> list[Item]:
+    """Give the disks beside an instance's own: ``path``, ``format``, and the ``serial`` by which the guest knows it ("" for none)."""
+    return [
+        {"path": disk.get("path") or layout.volume(disk["name"]), "format": disk["format"], "serial": serial(disk["name"]) if disk.get("name") else ""}
+        for disk in item["volumes"]
+    ]
+
+
+def serial(name: str) -> str:
+    """Give a volume's serial number: its name, or of a long one the beginning and 8 hex digits (virtio-blk's has 20 bytes)."""
+    return name if len(name) <= MAX_SERIAL else f"{name[: MAX_SERIAL - 9]}-{short_id('serial', name)}"
 
 
 def tap(item: Item, index: int) -> str:
@@ -97,11 +112,11 @@ def options(item: Item, layout: Layout, accel: str) -> Options:
     made += [("-drive", f"file={volume(item, layout)},format={item['volume_format']},if=virtio,discard=unmap")]
     if item["seed"]:
         made += [("-drive", f"file={seed(item, layout)},format=raw,if=virtio,readonly=on")]
-    for index, disk in enumerate(item["volumes"]):
+    for index, disk in enumerate(disks(item, layout)):
         name = short_id("disk", disk["path"])
         made += [("-blockdev", blockdev(f"volume-{name}", disk["path"], disk["format"]))]
         # QEMU places what -drive makes after all of -device: without a place of its own the guest would find this disk before its first.
-        made += [("-device", f"{disk_device(f'volume-{name}', f'disk-{name}')},addr={FIRST_SLOT + index:#x}")]
+        made += [("-device", f"{disk_device(f'volume-{name}', f'disk-{name}', disk['serial'])},addr={FIRST_SLOT + index:#x}")]
     made += [("-boot", "order=nc,menu=off" if item["boot_network"] else "order=c,menu=off")]
     made += [("-enable-kvm", "")] if accel == "kvm" else [("-accel", "tcg")]
     made += [("-cpu", item["cpu_model"] or ("host" if accel == "kvm" else "max"))]
@@ -140,9 +155,9 @@ def blockdev(node: str, path: str, form: str, readonly: bool = False) -> str:
     return f"driver={form},node-name={node},discard=unmap,file.driver={driver},file.filename={path}" + (",read-only=on" if readonly else "")
 
 
-def disk_device(node: str, name: str) -> str:
+def disk_device(node: str, name: str, serial: str = "") -> str:
     """Give the value of ``-device`` for a disk."""
-    return f"virtio-blk-pci,drive={node},id={name}"
+    return f"virtio-blk-pci,drive={node},id={name}" + (f",serial={serial}" if serial else "")
 
 
 def card_device(netdev: str, name: str, address: str, mtu: int | None, quiet: bool) -> str:

@@ -61,6 +61,13 @@ def read_facts(info: Mapping[str, Any]) -> Facts:
         tuple(network for network in networks if network is not None and not network.ip.is_loopback() and not network.ip.is_link_local()),
         frozenset(map(str, tunnels)) if isinstance(tunnels, (list, tuple, Mapping)) else None,
         frozenset(str(name) for name, network in _mapping(info.get("networks")).items() if _mapping(network).get("bridge")),
+        frozenset(map(str, _mapping(info.get("volumes")))),
+        {
+            str(volume): str(name)
+            for name, instance in _mapping(info.get("instances")).items()
+            for volumes in [_mapping(instance).get("volumes")]
+            for volume in (volumes if isinstance(volumes, (list, tuple)) else ())
+        },
     )
 
 

@@ -37,7 +37,9 @@ def select(value: object, cloud: Cloud, lists: Lists, placement: Placement, left
         ``aside_names``; and every problem. A rebuild restarts what runs.
     """
     problems: list[str] = []
-    names = [] if value is None else read_names(value, problems)
+    if value is None:
+        return {}, problems
+    names = read_names(value, problems)
     chosen = {}
     for name in names:
         instance = cloud.instances.get(name)

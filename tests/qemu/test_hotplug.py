@@ -15,15 +15,22 @@ from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import engine, instance_kind, live_steps, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
+from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
 
 Volume = Callable[[str], Path]
 ID = short_id("instance", "one")
 USER: dict[str, Any] = {"type": "user"}
+VOLUMES: dict[str, Any] = {"owner": "", "state": "present", "purge": False, "spare": []}
+
+
+def data(**values: Any) -> dict[str, Any]:
+    return {"name": "data-1", "image": None, "image_format": "qcow2", "size": None, "copy": False, **values}
 
 
 def read(root: Path) -> Instance:
@@ -83,6 +90,68 @@ def test_everything_live(root: Path, run: Converge, volume: Volume) -> None:
     with Qmp(f"{read(root).folder}/qmp.sock") as qmp:
         disks = [(device["slot"], device["qdev_id"]) for device in qmp.execute("query-pci")[0]["devices"] if device["class_info"]["class"] == 0x100]
     assert [name for _slot, name in sorted(disks)] == ["", f"disk-{short_id('disk', extra['path'])}"]  # the guest's first disk stays the first
+
+
+def test_a_data_volume(root: Path, run: Converge, volume: Volume) -> None:
+    """It comes to a running QEMU under its name, grows there, is not removed while it is there, and is the same after a start."""
+    volume(ID)
+    storage = VolumeKind({**VOLUMES, "volumes": [data(size="16M")], "root": str(root)})
+    engine.converge(storage, check_mode=False)
+    run([machine()])
+    now = settled(root)
+    want = machine(volumes=[{"name": "data-1"}])
+    done = change(root, run, want, now.pid)
+    assert "disk-" in done["commands"][-1] and '"serial": "data-1"' in done["commands"][-1]
+    larger = {**VOLUMES, "volumes": [data(size="32M")], "root": str(root)}
+    grown = engine.converge(VolumeKind(larger), check_mode=False)
+    assert "block_resize" in grown["commands"][0] and "msg" not in grown
+    with Qmp(f"{now.folder}/qmp.sock") as qmp:
+        sizes = {entry["inserted"]["file"]: entry["inserted"]["image"]["virtual-size"] for entry in qmp.execute("query-block") if "inserted" in entry}
+    assert sizes[f"{root}/lib/volumes/data-1.img"] == 32 << 20
+    assert not engine.converge(VolumeKind(larger), check_mode=False)["changed"]
+    for gone in ({"state": "absent"}, {"volumes": [], "purge": True}):
+        with pytest.raises(ComputeError, match=r"volume data-1 is in use by the instance one; nothing was removed. .* detach it first"):
+            engine.converge(VolumeKind({**larger, **gone}), check_mode=False)
+    run([{**want, "power": "stopped"}])
+    run([want])
+    assert not run([want])["changed"]
+    run([{**want, "power": "stopped"}])
+    run([machine(power="stopped")])
+    assert engine.converge(VolumeKind({**larger, "state": "absent"}), check_mode=False)["changed"]
+
+
+def test_a_disk_and_a_seed_made_anew(root: Path, run: Converge, volume: Volume) -> None:
+    """What QEMU has open is no longer what is there: seen, pending, and gone with one restart."""
+    path = volume(ID)
+    run([machine()])
+    pid = settled(root).pid
+    path.rename(root / "former.img")
+    volume(ID)
+    for _turn in range(2):
+        done = run([machine()])
+        assert (done["changed"], entry(done)["restart_reason"]) == (False, f"its disk {path} was made anew")
+    assert pending(read(root), read(root).options) == [f"its disk {path} was made anew"]
+    done = run([machine()], restart="when_required")
+    assert entry(done)["effect"] == "restart" and read(root).pid != pid
+    assert not run([machine()], restart="when_required")["changed"]
+
+
+def test_restarts_follow_one_another(root: Path, run: Converge, volume: Volume) -> None:
+    """With one that can't start again the others stay as they are."""
+    names = ["one", "two", "three"]
+    for name in names:
+        volume(short_id("instance", name))
+    run([machine(name) for name in names])
+    pids = {name: instance.pid for name, instance in read_instances(Layout(str(root)), units=False).items()}
+    want = [machine("one", cpu=2, cpu_max=2), machine("two", cpu_max=2, cpu_model="nosuchmodel"), machine("three", cpu_max=2)]
+    done = run(want, restart="when_required", restart_serial=1)
+    errors = {found["name"]: found.get("error", "") for found in done["results"] if "error" in found}
+    assert sorted(errors) == ["three", "two"]
+    assert "nosuchmodel" in errors["two"] and "since the restart of two went wrong" in errors["three"]
+    now = {name: instance.pid for name, instance in read_instances(Layout(str(root)), units=False).items()}
+    assert now["one"] not in (0, pids["one"]) and now["two"] == 0 and now["three"] == pids["three"]
+    done = run([machine(name, cpu_max=2, cpu=2 if name == "one" else 1) for name in names], restart="when_required", restart_serial=0)
+    assert "msg" not in done
 
 
 def test_what_a_hand_changed_is_mended(root: Path, run: Converge, volume: Volume) -> None:

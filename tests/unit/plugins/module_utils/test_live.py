@@ -84,9 +84,11 @@ class Qemu:
         slots = tuple({"type": "max-x86_64-cpu", "props": {"core-id": number}} for number in range(self.cpus, self.room))
         kinds = {name: next(iter(parts)) for name, parts in self.devices.items()}
         disks = {name: self.nodes[parts["drive"]] for name, parts in later.items() if "drive" in parts}
+        serials = {name: parts["serial"] for name, parts in later.items() if "serial" in parts}
         return live.Truth(
-            self.cpus, slots, self.room, self.given_back, None, kinds, cards, dict(self.netdevs), disks, tuple(sorted(self.nodes)), live.former(self.started)
-        )
+            self.cpus, slots, self.room, self.given_back, None, kinds, cards, dict(self.netdevs), disks, serials,
+            tuple(sorted(self.nodes)), live.former(self.started),
+        )  # fmt: skip
 
     def now(self) -> qemu.Options:
         return live.corrected(self.started, self.truth(), self.started)
@@ -95,8 +97,13 @@ class Qemu:
         return Planner(self.now(), options(qemu.reserve(declared, self.now())), self.truth(), ("qmp",), "qmp.sock").plan()
 
 
+def in_order(made: Plan) -> list[Any]:
+    """Give the steps as the engine runs them."""
+    return sorted(made.steps, key=lambda step: getattr(step, "stage", 0))
+
+
 NICS = [{"mac": f"02:00:5e:10:00:0{number}", **more} for number, more in enumerate(({}, {}, {"type": "user"}, {"mtu": 1400}))]
-DISKS = [{"path": f"/srv/{number}.img", "format": form} for number, form in enumerate(("qcow2", "raw", "qcow2"))]
+DISKS = [{"path": f"/srv/{number}.img", "format": form} for number, form in enumerate(("qcow2", "raw"))] + [{"name": "data-1"}]
 DECLARED = st.builds(
     lambda cpu, room, memory, more, nics, disks: item(
         cpu=cpu, cpu_max=room and max(room, cpu), memory=memory, memory_max=more and max(more, memory), accel="tcg", nics=nics, volumes=disks
@@ -113,12 +120,12 @@ def test_any_change_arrives_or_is_pending(first: Item, others: list[Item], data:
     machine = Qemu(options(first))
     assert machine.plan(first).steps == []
     for want in others:
-        steps = machine.plan(want).steps
+        steps = in_order(machine.plan(want))
         for step in steps[: data.draw(st.integers(0, len(steps)))]:
             assert isinstance(step, Ask)
             machine.do(step)
         made = machine.plan(want)
-        for step in made.steps:
+        for step in in_order(made):
             assert isinstance(step, Ask)
             assert step.text.startswith("qmp ")
             machine.do(step)
@@ -144,6 +151,22 @@ def test_what_live_cannot_do_is_left() -> None:
         made = machine.plan(want)
         assert (made.steps, made.reasons) == ([], []), change
         assert qemu.differences(made.after, options(qemu.reserve(want, machine.now()))), change
+
+
+def test_a_disk_goes_from_one_to_the_other() -> None:
+    """Whoever has it gives it up before the other one takes it, whatever the order in the list."""
+    other, one = (Qemu(options(item(name=name, accel="tcg", volumes=disks))) for name, disks in (("b", []), ("a", [{"name": "data-1"}])))
+    comes, goes = other.plan(item(name="b", accel="tcg", volumes=[{"name": "data-1"}])), one.plan(item(name="a", accel="tcg"))
+    stages = [[step.stage for step in made.steps if isinstance(step, Ask)] for made in (goes, comes)]
+    assert max(stages[0]) < min(stages[1])
+    assert comes.reasons == [f"disk {LAYOUT.volume('data-1')} is declared, not there"]
+
+
+@given(st.lists(st.from_regex(r"[a-z0-9][a-z0-9-]{0,40}[a-z0-9]", fullmatch=True), min_size=2, max_size=2, unique=True))
+def test_serials_tell_volumes_apart(names: list[str]) -> None:
+    serials = [qemu.serial(name) for name in names]
+    assert serials[0] != serials[1] and all(1 <= len(serial) <= 20 for serial in serials)
+    assert all(serial == name for serial, name in zip(serials, names) if len(name) <= 20)
 
 
 def test_a_sandbox_stands() -> None:

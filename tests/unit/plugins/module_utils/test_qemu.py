@@ -75,6 +75,7 @@ def test_describe() -> None:
             {"path": "/var/lib/compute-service/lib/volumes/compute-af95e879.img", "format": "qcow2", "readonly": False},
             {"path": "/var/lib/compute-service/lib/volumes/compute-af95e879-seed.img", "format": "raw", "readonly": True},
             {"path": "/srv/data.img", "format": "raw", "readonly": False},
+            {"path": "/var/lib/compute-service/lib/volumes/data-1.img", "format": "qcow2", "readonly": False},
         ],
         "nics": [
             {"type": "tap", "mac": "02:00:5e:10:00:01", "mtu": 1430, "tap": "vnet-af95e879"},

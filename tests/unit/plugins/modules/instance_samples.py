@@ -26,7 +26,7 @@ FULL: Item = {
     "cpu": 2,
     "memory": 4096,
     "accel": "kvm",
-    "volumes": [{"path": "/srv/data.img", "format": "raw"}],
+    "volumes": [{"path": "/srv/data.img", "format": "raw"}, {"name": "data-1"}],
     "nics": [
         {"type": "tap", "mac": "02:00:5e:10:00:01", "mtu": 1430},
         {"type": "user", "hostfwd": ["tcp:127.0.0.1:22101:22", "udp:127.0.0.1:5353:53"]},

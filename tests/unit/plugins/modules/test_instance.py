@@ -15,7 +15,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.errors import Comp
 from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import RestartInstance, WriteStart
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import properties
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import FULL, LAYOUT, ROOT, after, commands, declared, item
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -85,6 +85,16 @@ def test_second_run_is_empty(before: Item) -> None:
     kind, have = running(before)
     changes, _same = after(again(kind, before), have)
     assert [change for change in changes if change.steps or change.reasons or change.restart_reason] == []
+
+
+def test_an_instance_is_not_renamed() -> None:
+    """Where the id tells; with another id it is another instance."""
+    kind, have = running(TALK)
+    found = {"web-2": Found({}, owned=False, raw=have["web-1"].raw), **have}
+    with pytest.raises(
+        ComputeError, match=r"instance web-2: its id af95e879 is that of web-1.* not renamed.*Declare it as web-1 again; or declare web-2 with another id"
+    ):
+        after(again(kind, {**TALK, "name": "web-2"}), found)
 
 
 def test_restart_is_pending_until_it_happened() -> None:
@@ -270,8 +280,9 @@ def test_id_cannot_change() -> None:
 
 def test_foreign_folder_is_an_error() -> None:
     kind = declared(TALK)
+    theirs = Instance("compute-af95e879", "af95e879", FOLDER, owned=False)
     with pytest.raises(ComputeError, match="did not make"):
-        plan(kind, kind.params["instances"], {"web-1": Found({}, owned=False)}, False)
+        plan(kind, kind.params["instances"], {"web-1": Found({}, owned=False, raw=theirs)}, False)
 
 
 def test_auto_probes_once_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,6 +323,10 @@ def words(kind: InstanceKind, index: int = 0) -> str:
         ({"grace": -1}, "instances[0].grace: -1 is out of range"),
         ({"volume": "disk.img"}, "instances[0].volume: 'disk.img' is not usable"),
         ({"volumes": [{"path": "/srv/../etc/shadow"}]}, "instances[0].volumes[0].path"),
+        ({"volumes": [{"format": "raw"}]}, "instances[0].volumes[0]: give just one of name"),
+        ({"volumes": [{"name": "a", "path": "/srv/a.img"}]}, "instances[0].volumes[0]: give just one of name"),
+        ({"volumes": [{"name": "../a"}]}, "instances[0].volumes[0].name"),
+        ({"volumes": [{"name": "compute-0a1b2c3d"}]}, "instances[0].volumes[0].name: 'compute-0a1b2c3d' is an instance's own disk"),
         ({"volume": "/home/me/disk.img"}, "instances[0].volume: /home/me/disk.img lies where services don't see it"),
         ({"cpu_model": "host,"}, "instances[0].cpu_model"),
         ({"user": "a b"}, "instances[0].user"),
@@ -425,7 +440,7 @@ ITEMS = st.fixed_dictionaries(
         "grace": st.integers(0, 600),
         "user": st.sampled_from(["compute-service", "other"]),
         "cpu_model": st.sampled_from(["max", "qemu64,+svm"]),
-        "volumes": st.sampled_from([[], [{"path": "/srv/d.img"}], [{"path": "/dev/vg/lv", "format": "raw"}]]),
+        "volumes": st.sampled_from([[], [{"path": "/srv/d.img"}], [{"name": "data-1"}], [{"path": "/dev/vg/lv", "format": "raw"}]]),
         "nics": st.lists(NICS, max_size=2),
         "labels": st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2),
     },
