@@ -18,8 +18,10 @@ WORDS = {"live", "restart", "new", "rebuild", "refused"}
 
 def documented() -> dict[str, dict[str, str]]:
     """Give what the tables say: module, property, kinds of change."""
-    sections = re.split(r"^## (\w+)$", (ROOT / "docs/properties.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {name: dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+) \|", text, re.MULTILINE)) for name, text in zip(sections[1::2], sections[2::2])}
+    sections = re.split(r"^## (.+)$", (ROOT / "docs/properties.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {
+        name: dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+) \|", text, re.MULTILINE)) for name, text in zip(sections[1::2], sections[2::2]) if name.isidentifier()
+    }
 
 
 def declared(module: str) -> set[str]:
