@@ -123,8 +123,9 @@ def _talk(instance: Instance, layout: Layout) -> None:
 
 
 def _replaced(instance: Instance, layout: Layout) -> list[str]:
-    paths = [disk["path"] for disk in qemu.describe(instance.running or [])["disks"] if not disk["readonly"]]
-    found = [f"its disk {path} was made anew" for path in paths if os.path.exists(path) and not _in_use(path)]
+    # Only in root's own folder: QEMU can write what it likes over its command line, and is not to choose what is opened.
+    disks = [disk for disk in qemu.describe(instance.running or [])["disks"] if os.path.dirname(disk["path"]) == layout.volumes and not disk["readonly"]]
+    found = [f"its disk {disk['path']} was made anew" for disk in disks if os.path.exists(disk["path"]) and not _in_use(disk["path"])]
     seed = pending_seed(layout, f"compute-{instance.id}")
     return found + ([seed] if seed else [])
 
