@@ -43,8 +43,7 @@ class Guest:
 
         :param limit: Seconds that each answer may take.
         """
-        found = [AGENT] if self.agent and agent_answers(self.agent, limit) else []
-        return found + [address for link, address in self.ports if address_answers(link, address, limit)]
+        return [way for way in (AGENT, *(address for _link, address in self.ports)) if self._answers(way, limit)]
 
     def wait(self, answered: list[str], limit: float = UP_LIMIT) -> None:
         """Wait until it answers again by one of the ways by which it did before.
@@ -53,12 +52,17 @@ class Guest:
         :raises ComputeError: When it does not.
         """
         until = time.monotonic() + limit
-        while answered and not set(answered) & set(self.answering()):
+        while answered and not any(self._answers(way, PROBE) for way in answered):
             if time.monotonic() >= until:
                 raise ComputeError(
                     f"QEMU runs, but {' and '.join(answered)} did not answer within {limit:g} s after the restart, as before it.", "Look at its console.log."
                 )
             time.sleep(0.5)
+
+    def _answers(self, way: str, limit: float) -> bool:
+        if way == AGENT:
+            return bool(self.agent) and agent_answers(self.agent, limit)
+        return any(address_answers(link, address, limit) for link, address in self.ports if address == way)
 
 
 def agent_answers(path: str, limit: float = PROBE) -> bool:

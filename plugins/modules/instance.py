@@ -37,10 +37,12 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: A volume for the instance
+- name: A volume for the instance, and one for its data
   ikcloud.compute.volume:
     volumes:
       - name: compute-0a1b2c3d
+        size: 64M
+      - name: example-data
         size: 64M
 
 - name: Run an instance
@@ -54,7 +56,7 @@ EXAMPLES = r"""
         nics:
           - type: user
 
-- name: It gets a second processor while it runs
+- name: It gets a second processor and the data volume while it runs
   ikcloud.compute.instance:
     instances:
       - name: example-1
@@ -65,9 +67,11 @@ EXAMPLES = r"""
         accel: tcg
         nics:
           - type: user
+        volumes:
+          - name: example-data
   register: changed_instance
 
-- name: Power it off at once and remove it, then its volume
+- name: Power it off at once and remove it
   ikcloud.compute.instance:
     instances:
       - name: example-1
@@ -75,10 +79,11 @@ EXAMPLES = r"""
         grace: 0
     state: absent
 
-- name: Remove its volume
+- name: Remove its volumes
   ikcloud.compute.volume:
     volumes:
       - name: compute-0a1b2c3d
+      - name: example-data
     state: absent
 """
 
