@@ -49,6 +49,10 @@ real: venv ## Run the tests against this machine's own tools, in namespaces and 
 	tests/tools/packages
 	python -m pytest -q $(wildcard $(addprefix tests/,netns storage qemu refusals))
 
+guests: venv ## Change, restart and rebuild guests in the container lab, with somebody logged in
+	tests/tools/packages
+	python -m pytest -q tests/lifecycle
+
 artifact: venv ## Build the collection, install it into an empty folder, and use it from there
 	tests/tools/artifact
 
@@ -58,4 +62,4 @@ molecule: venv ## Run the cloud on the two nodes and look at all of it
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
 
-.PHONY: help venv demo lab-up lab-down test lint unit real artifact molecule clean
+.PHONY: help venv demo lab-up lab-down test lint unit real guests artifact molecule clean

@@ -17,7 +17,7 @@ Lists = Mapping[str, Mapping[str, list[Item]]]
 
 def read_names(value: object, problems: list[str]) -> list[str]:
     """Read names as a person gives them: a list, or a text with commas (``-e instances=web-1,web-2``), each once."""
-    parts = value.split(",") if isinstance(value, str) else value
+    parts = value.replace(",", " ").split() if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
         problems.append(f"rebuild: {shown(value)} is neither a list of instances nor their names with commas.")
         return []
