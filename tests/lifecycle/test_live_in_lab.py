@@ -168,16 +168,17 @@ def test_changes_while_somebody_is_logged_in(lab: Lab, session: Session) -> None
     session.until("cat /proc/meminfo", "MemTotal: +[0-9]{5} kB")  # of 192 MiB it has given 64 back
     web = lab.cloud["cloud_instances"]["web-1"]
     cards = [{"network": web.pop("network"), "address": web.pop("address")}, {"network": "green", "address": "192.168.99.101"}]
-    web.update(cpu=2, memory=160, nics=cards)
+    web.update(cpu=2, memory=160, nics=cards, disk="300M")
     lab.cloud["cloud_volumes"]["data-1"] = {"size": "64M", "instance": "web-1"}
     planned = lab.plan()
     effects = {f"{entry['kind']} {entry['name']}": entry["change"] for entry in planned["entries"]}
-    assert (effects["instance web-1"], effects["volume data-1"]) == ("live", "create")
+    assert (effects["instance web-1"], effects["volume data-1"], effects[f"volume compute-{lab.info('web-1')['id']}"]) == ("live", "create", "live")
     said = lab.play("site")
     assert "restart is pending" not in said
     assert lab.pid("web-1") == pid
     session.until(DISKS, r"serial:data-1\n")
     session.until("cat /proc/cpuinfo /sys/devices/system/cpu/present", r"0-1")
+    session.until("cat /sys/block/vda/size", f"{300 << 11}\n")
     session.until("cat /proc/meminfo", "MemTotal: +1[0-9]{5} kB")
     session.until("ls /sys/class/net", r"(?s)eth.*eth")
     lab.cloud["cloud_volumes"]["data-1"]["size"] = "128M"
