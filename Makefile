@@ -57,6 +57,10 @@ pairs: venv ## Go from one random declaration to the next, and see that what pla
 	tests/tools/packages
 	IKCLOUD_PAIRS=$(PAIRS) IKCLOUD_SEED=$(SEED) python -m pytest -q tests/converge/test_plan_is_done.py
 
+guests: venv ## Change, restart and rebuild guests in the container lab, with somebody logged in
+	tests/tools/packages
+	python -m pytest -q tests/lifecycle
+
 artifact: venv ## Build the collection, install it into an empty folder, and use it from there
 	tests/tools/artifact
 
@@ -66,4 +70,4 @@ molecule: venv ## Run the cloud on the two nodes and look at all of it
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
 
-.PHONY: help venv demo lab-up lab-down test lint unit real kill pairs artifact molecule clean
+.PHONY: help venv demo lab-up lab-down test lint unit real kill pairs guests artifact molecule clean

@@ -12,7 +12,7 @@ from .host import LabError, run
 from .initramfs import FILES, find_busybox, module_bytes, module_files
 
 # The card, the seed's filesystem, and the power button with the event device acpid listens on.
-MODULES = ("virtio_net", "isofs", "button", "evdev", "virtio_rng", "af_packet")
+MODULES = ("virtio_net", "isofs", "button", "evdev", "virtio_rng", "virtio_balloon", "af_packet")
 _LOADER = "ld-linux-x86-64.so.2"
 _LIBRARIES = "lib/x86_64-linux-gnu"  # where that loader looks
 _DIRECTORIES = (

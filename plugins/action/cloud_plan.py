@@ -24,7 +24,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import NODE_
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import nearest, shown
 
-ARGUMENTS = (*DECLARATION, "group", "node_info", "nodes")
+ARGUMENTS = (*DECLARATION, "group", "node_info", "nodes", "rebuild")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -45,7 +45,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             declaration = {
                 key: plain(arguments[key]) if key in arguments else variable(name, task_vars, self._templar.template) for key, name in DECLARATION.items()
             }
-            plan = make_plan(declaration, self._nodes(arguments, task_vars))
+            plan = make_plan(declaration, self._nodes(arguments, task_vars), rebuild=plain(arguments.get("rebuild")))
         except ComputeError as error:
             result.update(failed=True, msg=str(error))
             return result

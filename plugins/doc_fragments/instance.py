@@ -26,13 +26,30 @@ options:
           - It can't be changed afterwards.
         type: str
       cpu:
-        description: Virtual processors.
+        description:
+          - Virtual processors. More are plugged in while it runs, as far as O(instances[].cpu_max) goes; fewer take a restart.
+          - A guest may have to bring a new processor online itself, by C(echo 1 >/sys/devices/system/cpu/cpu1/online) or a rule of udev.
         type: int
         default: 1
+      cpu_max:
+        description:
+          - How many processors there is room for, reserved when QEMU starts.
+          - By default what the QEMU that runs has, if that is enough, else twice O(instances[].cpu), and at least 4.
+          - Declared, a change takes a restart.
+        type: int
       memory:
-        description: Memory in MiB. All that runs must fit in the node's.
+        description:
+          - Memory in MiB. All that runs must fit in the node's.
+          - It changes while the instance runs, up to O(instances[].memory_max), by asking the guest's balloon driver.
         type: int
         default: 1024
+      memory_max:
+        description:
+          - Up to how many MiB O(instances[].memory) can grow without a restart. The guest boots with all of it, and gives back what is beyond
+            O(instances[].memory) when its balloon driver (Linux has one) has started; a guest without one keeps all of it.
+          - By default what the QEMU that runs has, if that is enough, else O(instances[].memory), so that nothing is promised that is not declared.
+          - Declared, a change takes a restart.
+        type: int
       volume:
         description: The path of its disk. By default C(lib/volumes/compute-<id>.img) below O(root).
         type: str
@@ -46,22 +63,32 @@ options:
         type: bool
         default: true
       volumes:
-        description: More disks.
+        description:
+          - More disks, 16 at most. They come and go while the instance runs, if the guest lets go of them.
+          - Under O(instances[].supervisor=systemd) one outside C(lib/volumes) takes a restart, for the unit's sandbox stands from its start on.
         type: list
         elements: dict
         default: []
         suboptions:
-          path:
-            description: The path of an image or a block device.
+          name:
+            description:
+              - A volume of M(ikcloud.compute.volume).
+              - The guest knows it by this name, as C(/dev/disk/by-id/virtio-NAME), whatever else comes and goes (of a name with more than 20 characters by the
+                first 11, C(-), and 8 digits).
             type: str
-            required: true
+          path:
+            description: In place of O(instances[].volumes[].name), the path of an image or a block device.
+            type: str
           format:
             description: Its format.
             type: str
             choices: [qcow2, raw]
             default: qcow2
       nics:
-        description: Network cards, in order.
+        description:
+          - Network cards, in order, told apart by their MAC address.
+          - Those of type V(tap), or V(user) without forwards, come while the instance runs; any go, if the guest lets go of them. What else changes of a
+            card takes a restart.
         type: list
         elements: dict
         default: []
@@ -160,6 +187,14 @@ options:
     type: str
     choices: [never, when_required]
     default: never
+  restart_serial:
+    description:
+      - How many instances at most are restarted at a time; 0 for all at once.
+      - The next one follows when QEMU runs and the guest is up, as far as that can be told. What answered before the restart (its guest agent, or one of the
+        C(addresses) in its O(instances[].labels), which are asked for on its taps, in the order of its cards) has to answer again within 600 seconds.
+      - After one that goes wrong no other is restarted.
+    type: int
+    default: 1
 """
     PROTECTED = r"""
   remove_protected:
@@ -167,5 +202,15 @@ options:
     type: bool
     default: false
 """
-    DOCUMENTATION = LIST + RESTART + PROTECTED
+
+    REASONS = r"""
+  restart_reasons:
+    description:
+      - Why instances have to be restarted for what other modules have changed, by C(compute-ID), such as
+        RV(ikcloud.compute.seed#module:results[].restart_reason).
+      - M(ikcloud.compute.node) knows them by itself.
+    type: dict
+    default: {}
+"""
+    DOCUMENTATION = LIST + RESTART + REASONS + PROTECTED
     NODE = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1) + RESTART

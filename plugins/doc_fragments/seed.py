@@ -79,6 +79,13 @@ options:
     DOCUMENTATION = (
         LIST
         + r"""
+  rebuild:
+    description:
+      - Names of listed seeds that get the next instance-id, so that the guest takes itself for a new one. C(iid-af95e879) is followed by C(iid-af95e879-2).
+      - The seed itself keeps it, so that later runs without this option leave it as it is. Where O(seeds[].instance_id) is given, that counts.
+    type: list
+    elements: str
+    default: []
   owner:
     description:
       - The user that QEMU runs as; the seeds belong to it.

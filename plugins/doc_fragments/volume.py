@@ -52,9 +52,20 @@ options:
     default: {}
 """
 
+    REBUILD = r"""
+  rebuild:
+    description:
+      - Names of listed volumes that are made anew, with nothing of what they hold; their former files are removed, or kept as O(aside) says.
+      - A QEMU that runs goes on with the former file until it is restarted.
+    type: list
+    elements: str
+    default: []
+"""
+
     DOCUMENTATION = (
         LIST
         + ASIDE
+        + REBUILD
         + r"""
   owner:
     description:

@@ -32,7 +32,8 @@ _KEY_TYPES = (
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 # crypt(5): $id$…; the ids that today's distributions know.
 _HASH = re.compile(r"\$(?:y|gy|7|6|5|2[abxy]|sm3)\$[./A-Za-z0-9$=,+-]{8,}")
-_INSTANCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+MAX_INSTANCE_ID = 128
+_INSTANCE_ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_INSTANCE_ID - 1}}}")
 _MTU = (576, 65535)  # RFC 791 section 3.1: what every host must take; 65535: the longest packet of IPv4
 _MTU6 = 1280  # RFC 8200 section 5
 
@@ -49,6 +50,13 @@ def texts(item: Item, instance_id: str) -> dict[str, str]:
 def meta_data(item: Item, instance_id: str) -> str:
     """Write the meta-data."""
     return f"# {OWNER} seed {item['name']}\ninstance-id: {scalar(instance_id)}\nlocal-hostname: {scalar(item['hostname'] or item['name'])}\n"
+
+
+def next_instance_id(current: str) -> str:
+    """Give the instance-id of an instance that is rebuilt: ``iid-af95e879`` becomes ``iid-af95e879-2``, that ``iid-af95e879-3``, and so on."""
+    counted = re.fullmatch(r"(.+)-([0-9]{1,6})", current)
+    stem, suffix = (counted.group(1), f"-{int(counted.group(2)) + 1}") if counted else (current, "-2")
+    return stem[: MAX_INSTANCE_ID - len(suffix)] + suffix
 
 
 def instance_id_of(text: str) -> str:

@@ -10,11 +10,13 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 
+T = TypeVar("T")
+R = TypeVar("R")
 # What has the tool, on Debian and Ubuntu; the prepare role installs these.
 PACKAGES = {
     "ip": "iproute2",
@@ -87,3 +89,17 @@ def run_json(argv: Sequence[str], timeout: float | None = None) -> Any:
         return json.loads(text) if text.strip() else []
     except ValueError:
         raise ComputeError(f"`{shlex.join(argv)}` did not print JSON.", "Its version may be too old.") from None
+
+
+def side_by_side(function: Callable[[T], R], items: Sequence[T], workers: int) -> list[R]:
+    """Call a function for each item, so many at once; it is for work that waits on other processes.
+
+    :returns: The results, in the items' order.
+    """
+    if min(workers, len(items)) < 2:
+        return [function(item) for item in items]
+    # Here, since it takes longer to load than a run that changes nothing takes for everything else.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=min(workers, len(items))) as pool:
+        return list(pool.map(function, items))

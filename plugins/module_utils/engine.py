@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, missing_tools
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, missing_tools, side_by_side
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
 from ansible_collections.ikcloud.compute.plugins.module_utils.lock import nothing_else_changes
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Ip, Step, Write, read_plain, run_ip_batch
@@ -116,6 +116,13 @@ class Kind:
         """List the steps that remove an object of ours."""
         raise NotImplementedError
 
+    def in_the_way(self, name: str, found: Found) -> str:
+        """Say that something that is not ours stands in the way of a declared item."""
+        return f"{self.noun} {name}: ikcloud.compute did not make what is there under this name, and leaves it alone. Rename it or remove it."
+
+    def settled(self) -> None:
+        """Hear that the steps have run: what was asked to be done once (a restart, a rebuild) is not wanted once more."""
+
     def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
         """List what all items share (a systemd unit, a sysctl), given the items' own changes; their stages say when it is done.
 
@@ -188,6 +195,7 @@ def converge(kind: Kind, check_mode: bool) -> Item:
         failures: dict[str, ComputeError] = {}
         if not check_mode and any(change.steps for change in changes):
             failures = apply(kind, changes)
+            kind.settled()
             have = observe(items)
             _verify(kind, items, have, absent, failures)
     return _report(kind, changes, diff, failures, None if check_mode else have)
@@ -207,7 +215,7 @@ def plan(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool) ->
         found = have.get(name)
         if found is not None and not found.owned:
             if not absent:
-                problems.append(f"{kind.noun} {name}: ikcloud.compute did not make what is there under this name, and leaves it alone. Rename it or remove it.")
+                problems.append(kind.in_the_way(name, found))
             continue
         try:
             if not absent:
@@ -260,13 +268,7 @@ def _due(change: Change, stage: int, failures: dict[str, ComputeError]) -> list[
 
 
 def _apply_items(work: list[tuple[str, list[Step]]], workers: int) -> list[tuple[str, ComputeError | None]]:
-    if min(workers, len(work)) < 2:
-        return [_apply_item(name, steps) for name, steps in work]
-    # Here, since it takes longer to load than a run that changes nothing takes for everything else.
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(max_workers=min(workers, len(work))) as pool:
-        return list(pool.map(lambda entry: _apply_item(*entry), work))
+    return side_by_side(lambda entry: _apply_item(*entry), work, workers)
 
 
 def _apply_item(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]:

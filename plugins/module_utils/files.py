@@ -119,15 +119,16 @@ def remove_unused(path: str, volumes: str) -> Step:
     return Do(f"rm -f {shlex.quote(path)}", lambda: _remove_unused(path, volumes))
 
 
-def keep_aside(path: str, layout: Layout, stem: str, said: list[str]) -> list[Step]:
-    """List what moves a disk image out of the way, where nobody takes it for a volume; not while somebody uses it.
+def keep_aside(path: str, layout: Layout, stem: str, said: list[str], in_use: bool = False) -> list[Step]:
+    """List what moves a disk image out of the way, where nobody takes it for a volume.
 
     :param stem: What its new name begins with; the time is added.
     :param said: Where it is noted where the file has come to be.
+    :param in_use: Whether it may be in use, by a QEMU that goes on with it until its end.
     """
 
     def move() -> None:
-        _refuse_used(path, layout.volumes)
+        _refuse_used(path, layout.volumes, in_use)
         target = f"{layout.kept}/{stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.img"
         put_in_place(path, target)
         # It keeps the mark of a volume: back in its place it is one again.
@@ -145,9 +146,9 @@ def _remove_unused(path: str, volumes: str) -> None:
     forget_marks(path)
 
 
-def _refuse_used(path: str, volumes: str) -> None:
+def _refuse_used(path: str, volumes: str, in_use: bool = False) -> None:
     users = users_of([path], volumes).get(path)
     if users:
         raise ComputeError(f"{path} is the base of {', '.join(users)}, which would be lost with it.", "Remove these first.")
-    if is_locked(path):
+    if is_locked(path) and not in_use:
         raise ComputeError(f"{path} is in use by a running QEMU.", "Stop its instance first (ikcloud.compute.instance with state=absent does).")

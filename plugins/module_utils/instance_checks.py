@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import link_problem, mac_problem, name_problem
 
 Item = dict[str, Any]
@@ -53,9 +53,15 @@ def item_problems(where: str, item: Item, layout: Layout, as_root: bool) -> list
         found.append(f"{where}.id: {item['id']!r} is not an id; give 8 hex digits in lower case, or leave it out.")
     found += _range(f"{where}.cpu", item["cpu"], 1, MAX_CPUS)
     found += _range(f"{where}.memory", item["memory"], MIN_MEMORY, 1 << 30)
+    found += _range(f"{where}.cpu_max", item["cpu_max"], item["cpu"], MAX_CPUS)
+    found += _range(f"{where}.memory_max", item["memory_max"], item["memory"], 1 << 30)
     found += _range(f"{where}.grace", item["grace"], 0, MAX_GRACE)
+    if len(item["volumes"]) > qemu.MAX_DISKS:
+        found.append(f"{where}.volumes: {len(item['volumes'])} disks are too many; {qemu.MAX_DISKS} fit beside the instance's own.")
     disks = {} if item["volume"] is None else {f"{where}.volume": item["volume"]}
-    disks.update({f"{where}.volumes[{number}].path": disk["path"] for number, disk in enumerate(item["volumes"])})
+    for number, disk in enumerate(item["volumes"]):
+        found += _volume_problems(f"{where}.volumes[{number}]", disk)
+        disks.update({f"{where}.volumes[{number}].path": disk["path"]} if disk["path"] is not None else {})
     for what, path in disks.items():
         problem = path_problem(what, path)
         if not problem and item["supervisor"] == "systemd" and systemd.hidden_path(path, layout):
@@ -73,6 +79,15 @@ def item_problems(where: str, item: Item, layout: Layout, as_root: bool) -> list
     for number, nic in enumerate(item["nics"]):
         found += _nic_problems(f"{where}.nics[{number}]", nic)
     return [problem for problem in found if problem]
+
+
+def _volume_problems(where: str, disk: Item) -> list[str | None]:
+    name = disk["name"]
+    if (name is None) == (disk["path"] is None):
+        return [f"{where}: give just one of name (a volume of ikcloud.compute.volume) and path."]
+    if name is not None and (instance_id(name) or name.endswith("-seed")):
+        return [f"{where}.name: {name!r} is an instance's own disk or seed, which no other can have."]
+    return [] if name is None else [name_problem(f"{where}.name", name)]
 
 
 def _nic_problems(where: str, nic: Item) -> list[str | None]:
@@ -149,7 +164,8 @@ def _claims(item: Item, where: str, layout: Layout) -> list[tuple[str, object, s
     claims.append(("disk", qemu.volume(item, layout), f"{where}.volume"))
     if item["seed"]:
         claims.append(("disk", qemu.seed(item, layout), f"{where}.seed"))
-    claims += [("disk", disk["path"], f"{where}.volumes[{number}].path") for number, disk in enumerate(item["volumes"])]
+    keys = ["name" if disk.get("name") else "path" for disk in item["volumes"]]
+    claims += [("disk", disk["path"], f"{where}.volumes[{number}].{keys[number]}") for number, disk in enumerate(qemu.disks(item, layout))]
     if item["vnc"] == "loopback":
         claims.append(("display", item["vnc_display"], f"{where}.vnc_display"))
     for index, nic in enumerate(item["nics"]):
@@ -193,10 +209,10 @@ def obstacles(items: list[Item], starting: set[str], layout: Layout, as_root: bo
             _user_obstacles(item["user"], layout, found)
         if item["name"] not in starting:
             continue
-        for path in [qemu.volume(item, layout), *(disk["path"] for disk in item["volumes"])]:
+        for path in [qemu.volume(item, layout), *(disk["path"] for disk in qemu.disks(item, layout))]:
             if not os.path.exists(path):
                 found[f"{of}: its disk {path} is not there; the module ikcloud.compute.volume makes it."] = None
-        for path in [qemu.volume(item, layout)] * (item["volume_format"] == "qcow2") + [disk["path"] for disk in item["volumes"] if disk["format"] == "qcow2"]:
+        for path in [qemu.volume(item, layout)] * (item["volume_format"] == "qcow2") + [disk["path"] for disk in qemu.disks(item, layout) if disk["format"] == "qcow2"]:
             trouble = _disk_trouble(path)
             if trouble:
                 found[f"{of}: {trouble}"] = None

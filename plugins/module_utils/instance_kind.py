@@ -10,18 +10,23 @@ import os
 from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_checks import cross_problems, item_problems, obstacles
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import ForgetUnit, StartInstance, StopInstance, WriteStart
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, properties, read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import ForgetUnit, RestartInstance, Roll, StartInstance, StopInstance, WriteStart
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_works
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, folder_drift, root_problem
+from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask, Planner
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp_script import qmp_script
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write, read_plain
 
 SUBOPTIONS: Item = {
     "name": {"type": "str", "required": True},
     "id": {"type": "str"},
     "cpu": {"type": "int", "default": 1},
+    "cpu_max": {"type": "int"},
     "memory": {"type": "int", "default": 1024},
+    "memory_max": {"type": "int"},
     "volume": {"type": "str"},
     "volume_format": {"type": "str", "choices": ["qcow2", "raw"], "default": "qcow2"},
     "seed": {"type": "bool", "default": True},
@@ -29,7 +34,7 @@ SUBOPTIONS: Item = {
         "type": "list",
         "elements": "dict",
         "default": [],
-        "options": {"path": {"type": "str", "required": True}, "format": {"type": "str", "choices": ["qcow2", "raw"], "default": "qcow2"}},
+        "options": {"name": {"type": "str"}, "path": {"type": "str"}, "format": {"type": "str", "choices": ["qcow2", "raw"], "default": "qcow2"}},
     },
     "nics": {
         "type": "list",
@@ -62,7 +67,7 @@ SHARED = systemd.TEMPLATE
 
 
 class InstanceKind(Kind):
-    """Virtual machines. Stages: 0 files, 1 daemon-reload, 2 enable and disable, 3 stop, 4 start, 5 remove files, 6 remove what all share."""
+    """Virtual machines. Stages: 0 files, 1 daemon-reload, 2 enable and disable, 3 stop or change live, 4 start, 5 remove files, 6 remove what all share."""
 
     noun = "instance"
     option = "instances"
@@ -70,6 +75,8 @@ class InstanceKind(Kind):
     options: Item = {
         "restart": {"type": "str", "choices": ["never", "when_required"], "default": "never"},
         "remove_protected": {"type": "bool", "default": False},
+        "restart_serial": {"type": "int", "default": 1},
+        "restart_reasons": {"type": "dict", "default": {}},
     }
     workers = 8
 
@@ -84,6 +91,8 @@ class InstanceKind(Kind):
         self.shared: dict[str, tuple[str, int]] = {}  # what all share, as it is
         self.timer = False  # whether it is enabled
         self.drift: dict[str, str] = {}  # what is wrong with an instance's folder, by name
+        self.reasons: dict[str, str] = params.get("restart_reasons") or {}  # by compute-<id>
+        self.roll = Roll(max(0, params.get("restart_serial") or 0))
 
     @property
     def layout(self) -> Layout:
@@ -94,12 +103,29 @@ class InstanceKind(Kind):
         return [root] if root else item_problems(f"instances[{index}]", item, self.layout, self.as_root)
 
     def list_problems(self, items: list[Item]) -> list[str]:
-        return cross_problems(items, self.layout)
+        serial = self.params.get("restart_serial") or 0
+        wrong = [f"restart_serial: {serial} is not a number of instances; give 1 or more, or 0 for all at once."] if serial < 0 else []
+        return wrong + cross_problems(items, self.layout)
+
+    def in_the_way(self, name: str, found: Found) -> str:
+        if found.raw.name in (name, f"compute-{found.raw.id}"):
+            return super().in_the_way(name, found)
+        return (
+            f"instance {name}: its id {found.raw.id} is that of {found.raw.name}, and an instance is not renamed, for its files, links and addresses are made "
+            f"from the name. Declare it as {found.raw.name} again; or declare {name} with another id, give it the data volumes of {found.raw.name}, and "
+            "remove that."
+        )
+
+    def settled(self) -> None:
+        self.reasons = {}  # those have been restarted
 
     def lacking(self, changes: list[Change], check_mode: bool) -> list[str]:
         if check_mode or self.absent:
             return []
         starting = {change.name for change in changes if any(isinstance(step, StartInstance) for step in change.steps)}
+        starting |= {
+            change.name for change in changes if any(isinstance(step, Ask) and step.command in ("blockdev-add", "netdev_add") for step in change.steps)
+        }
         making = {change.name for change in changes if change.action == "create"}
         return obstacles([item for name, item in self.items.items() if name in starting | making], starting, self.layout, self.as_root)
 
@@ -107,7 +133,7 @@ class InstanceKind(Kind):
         layout = self.layout
         ids = {qemu.identifier(item): item["name"] for item in items}
         found: dict[str, Found] = {}
-        for instance in read_instances(layout, list(ids)).values():
+        for instance in read_instances(layout, list(ids), talk=not self.absent).values():
             name = ids.get(instance.id, instance.name)
             complete = layout.instance(f"compute-{instance.id}").start in instance.files
             if not complete and not instance.owned:
@@ -135,6 +161,8 @@ class InstanceKind(Kind):
             )
         creating = where.start not in now.files
         accel, settled = self._accel(item, now, creating)
+        stays = item["power"] == "running" and now.power == "running" and now.running is not None
+        item = qemu.reserve(item, now.running if stays else None)
         options = qemu.options(item, layout, accel)
         change = Change(name, "create" if creating else "update", have.props if have and not creating else None, facts={"id": now.id, "folder": where.folder})
         change.after = {"id": now.id, **qemu.describe(options), "labels": item["labels"], "power": item["power"]}
@@ -144,7 +172,7 @@ class InstanceKind(Kind):
         change.reasons += [] if creating else qemu.differences(now.options, options)
         if not creating and now.labels != item["labels"]:
             change.reasons.append("labels differ")
-        self._set_power(change, item, now, pending(now, options) + self._unsupervised(item, now))
+        self._set_power(change, item, now, self._adjust(change, item, now, options) if stays else self._unsupervised(item, now))
         if not creating and change.steps and not change.reasons:
             change.reasons.append("its files differ")
         return change
@@ -230,6 +258,36 @@ class InstanceKind(Kind):
             return qemu.accel_of(now.options), True
         return "tcg", False
 
+    def _adjust(self, change: Change, item: Item, now: Instance, options: qemu.Options) -> list[str]:
+        """Add the steps that change the running QEMU as it runs, and give what is left, which takes a restart."""
+        where = qemu.paths(item, self.layout)
+        told = self.reasons.get(f"compute-{now.id}", "")
+        outside = self._unsupervised(item, now) + now.replaced + ([told] if told and told not in now.replaced else [])
+        if self.as_root and now.runs_as not in ("", item["user"]):
+            outside.append(f"user is {now.runs_as}, declared {item['user']}")
+        if now.silent:
+            change.warnings.append(f"instance {item['name']}: QEMU does not answer at {where.qmp}, so whether it runs as declared can't be seen.")
+            return outside
+        if now.truth is None:
+            return qemu.differences(now.running or [], options) + outside
+        script = (*self._as_user(self._user_of(now)), where.qmp_script)
+        known = (lambda path: path.startswith((f"{self.layout.volumes}/", f"{where.folder}/"))) if now.managed else (lambda path: True)
+        plan = Planner(now.running or [], options, now.truth, script, where.qmp, known).plan()
+        left = qemu.differences(plan.after, options) + outside
+        kept = now.truth.kept >> 20 if now.truth.kept is not None else 0
+        if kept > item["memory"] and qemu.describe(now.running or [])["memory"] == item["memory"]:
+            change.warnings.append(
+                f"instance {item['name']}: its guest still has {kept} MiB of memory, not the {item['memory']} that it was asked to do with; it has no balloon "
+                "driver, or has not come so far yet."
+            )
+        if not left or not self._may_restart(item):
+            change.steps += plan.steps
+            change.reasons += [phrase for phrase in plan.reasons if phrase not in change.reasons]
+        return left
+
+    def _may_restart(self, item: Item) -> bool:
+        return bool((item["restart"] or self.params["restart"]) == "when_required")
+
     def _write_files(self, change: Change, item: Item, now: Instance, accel: str, settled: bool) -> None:
         layout, where = self.layout, qemu.paths(item, self.layout)
         creating = where.start not in now.files
@@ -241,10 +299,10 @@ class InstanceKind(Kind):
         if now.files.get(where.start) != (start, 0o755):
             settle = None if settled else (lambda: qemu.start_script(item, layout, self._probe(item)))
             change.steps.append(WriteStart(where.start, start, 0o755, settle=settle))
-        stop = qemu.stop_script(item, layout)
-        if now.files.get(where.stop) != (stop, 0o755):
-            change.steps.append(Write(where.stop, stop, 0o755))
-            change.reasons += [] if creating else ["the stop script differs"]
+        for name, file, text in (("stop", where.stop, qemu.stop_script(item, layout)), ("qmp", where.qmp_script, qmp_script(item, layout))):
+            if now.files.get(file) != (text, 0o755):
+                change.steps.append(Write(file, text, 0o755))
+                change.reasons += [] if creating else [f"the {name} script differs"]
         path = systemd.drop_in_path(now.id)
         drop_in = systemd.drop_in(item, layout) if item["supervisor"] == "systemd" else ""
         if drop_in and now.files.get(path) != (drop_in, 0o644):
@@ -284,29 +342,40 @@ class InstanceKind(Kind):
             if now.unit.get("ActiveState") == "failed":
                 change.steps.append(Run(("systemctl", "reset-failed", systemd.unit(now.id)), stage=3))
             change.steps.append(self._start(item))
-        elif waiting and (item["restart"] or self.params["restart"]) == "when_required":
+        elif waiting and self._may_restart(item):
             change.effect = "restart"
             change.reasons += [f"restart: {phrase}" for phrase in waiting if phrase not in change.reasons]
-            if now.managed and item["supervisor"] == "systemd":
-                change.steps.append(self._start(item, "restart"))
-            else:
-                change.steps += [self._halt(now), self._start(item)]
+            change.steps.append(self._restart(item, now))
         elif waiting:
             change.restart_reason = "; ".join(waiting)
             change.warnings.append(
                 f"instance {item['name']}: a restart is pending ({change.restart_reason}). Set restart=when_required, or power it off and run again."
             )
 
-    def _start(self, item: Item, verb: str = "start") -> Step:
+    def _restart(self, item: Item, now: Instance) -> Step:
+        managed = now.managed and item["supervisor"] == "systemd"
+        start = self._start(item, "restart" if managed else "start")
+        taps = [qemu.tap(item, index) if nic["type"] == "tap" else "" for index, nic in enumerate(item["nics"])]
+        addresses = item["labels"].get("addresses")
+        ports = zip(taps, map(str, addresses)) if isinstance(addresses, list) else ()
+        guest = Guest(qemu.paths(item, self.layout).agent, tuple((tap, address) for tap, address in ports if tap))
+        halt = None if managed else self._halt(now)
+        return RestartInstance(
+            start.argv, unit=start.unit, pidfile=start.pidfile, qmp=start.qmp, memory=start.memory, stage=start.stage,
+            name=item["name"], guest=guest, roll=self.roll, halt=halt,
+        )  # fmt: skip
+
+    def _start(self, item: Item, verb: str = "start") -> StartInstance:
         where, unit = qemu.paths(item, self.layout), systemd.unit(qemu.identifier(item))
         by_systemd = item["supervisor"] == "systemd"
+        memory = item["memory"] if item["memory"] != qemu.memory_max(item) else 0
         argv = ("systemctl", verb, unit) if by_systemd else (*self._as_user(item["user"]), where.start)
-        return StartInstance(argv, unit=unit if by_systemd else "", pidfile=where.pid, qmp=where.qmp, stage=4)
+        return StartInstance(argv, unit=unit if by_systemd else "", pidfile=where.pid, qmp=where.qmp, memory=memory, stage=4)
 
-    def _halt(self, now: Instance) -> Step:
+    def _halt(self, now: Instance) -> Run:
         return Run(("systemctl", "stop", systemd.unit(now.id)), stage=3) if now.managed else self._stop(now, None)
 
-    def _stop(self, now: Instance, grace: int | None) -> Step:
+    def _stop(self, now: Instance, grace: int | None) -> StopInstance:
         where = self.layout.instance(f"compute-{now.id}")
         words = (where.stop,) if grace is None else (where.stop, str(grace))
         return StopInstance((*self._as_user(self._user_of(now)), *words), pidfile=where.pid, stage=3)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qmp, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, Write
 
@@ -39,11 +42,13 @@ class StartInstance(Run):
     """Start QEMU and wait until it says over QMP that the guest runs.
 
     :ivar unit: The systemd unit, "" where QEMU makes itself a daemon.
+    :ivar memory: MiB that the guest is to do with, 0 for all it has. ``start`` asks for that too, in its own time.
     """
 
     unit: str = ""
     pidfile: str = ""
     qmp: str = ""
+    memory: int = 0
 
     def run(self) -> None:
         super().run()
@@ -56,6 +61,7 @@ class StartInstance(Run):
                 except ComputeError as error:
                     state = str(error)
                 if state == "running":
+                    self._balloon()
                     return
                 if state in ("io-error", "internal-error", "guest-panicked"):
                     break
@@ -66,6 +72,11 @@ class StartInstance(Run):
             pause = min(0.5, pause * 1.5)  # asking systemd takes a process each time
         words = systemd.journal_tail(self.unit) if self.unit else ""
         raise ComputeError(f"QEMU was started with `{self.text}` and does not run: {state}." + (f" It last said: {words}" if words else ""))
+
+    def _balloon(self) -> None:
+        if self.memory:
+            with qmp.Qmp(self.qmp) as monitor:
+                monitor.execute("balloon", {"value": self.memory << 20})
 
     def _failed(self) -> bool:
         state = systemd.states([self.unit]).get(self.unit, {})
@@ -108,3 +119,54 @@ class StopInstance(Run):
                 time.sleep(0.05)
         if locked_by(self.pidfile):
             raise ComputeError(f"QEMU still runs after `{self.text}`. {words}".rstrip())
+
+
+class Roll:
+    """Restarts one after the other, or so many at a time, and none after one that went wrong.
+
+    :param serial: How many at a time; 0 for all at once.
+    """
+
+    def __init__(self, serial: int) -> None:
+        self._turns = threading.Semaphore(serial or 1 << 30)
+        self._failed = ""
+
+    @contextmanager
+    def turn(self, name: str) -> Iterator[None]:
+        """Wait for one's turn.
+
+        :raises ComputeError: When one before has gone wrong.
+        """
+        with self._turns:
+            if self._failed:
+                raise ComputeError(f"It was not restarted, since the restart of {self._failed} went wrong.", "Look at that one first.")
+            try:
+                yield
+            except ComputeError:
+                self._failed = name
+                raise
+
+
+@dataclass(frozen=True)
+class RestartInstance(StartInstance):
+    """Restart QEMU when it is its turn, and wait until its guest is up, as far as the guest answered before.
+
+    :ivar halt: What stops it, where ``argv`` only starts it.
+    """
+
+    name: str = ""
+    guest: Guest = field(default_factory=Guest)
+    roll: Roll = field(default_factory=lambda: Roll(0))
+    halt: Run | None = None
+
+    @property
+    def text(self) -> str:
+        return f"{self.halt.text} && {super().text}" if self.halt else super().text
+
+    def run(self) -> None:
+        with self.roll.turn(self.name):
+            answered = self.guest.answering()
+            if self.halt:
+                self.halt.run()
+            super().run()
+            self.guest.wait(answered)

@@ -10,13 +10,17 @@ import pwd
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils import live, qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import side_by_side
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import command_line, locked_by
+from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked
+from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import pending_seed
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import read_plain
 
 # A folder without `start` that holds one of these, or nothing, is what an interrupted run left of an instance.
-_OURS = {"start", "stop", "qmp.sock", "vnc.sock", "console.sock", "console.log", "console.log.end", "agent.sock"}
+_OURS = {"start", "stop", "qmp", "qmp.sock", "vnc.sock", "console.sock", "console.log", "console.log.end", "agent.sock"}
 
 
 @dataclass
@@ -29,7 +33,11 @@ class Instance:
     :ivar drop_in_left: Whether of the unit's drop-in only its folder is there, empty: an interrupted run left it.
     :ivar options: QEMU's options as ``start`` has them.
     :ivar pid: Of the QEMU that runs, else 0.
-    :ivar running: The options that it runs with; None when it doesn't, or can't be seen.
+    :ivar running: The options that it runs with, with all that was plugged in and out since; None when it doesn't, or can't be seen.
+    :ivar runs_as: The user whose process it is; "" where that can't be seen.
+    :ivar truth: What it said over QMP, where it was asked and has answered.
+    :ivar silent: Whether it was asked and has not answered.
+    :ivar replaced: Which of its files were replaced since it has them open, a phrase each; looked at where QEMU was asked.
     :ivar unit: What systemd says (ActiveState…); empty where systemd does not run.
     :ivar owner: The user whom the folder belongs to, whom QEMU runs as.
     """
@@ -44,6 +52,10 @@ class Instance:
     options: qemu.Options = field(default_factory=list)
     pid: int = 0
     running: qemu.Options | None = None
+    runs_as: str = ""
+    truth: live.Truth | None = None
+    silent: bool = False
+    replaced: list[str] = field(default_factory=list)
     unit: dict[str, str] = field(default_factory=dict)
     enabled: bool = False
     owner: str = ""
@@ -67,11 +79,12 @@ class Instance:
         return ("-daemonize", "") in self.options
 
 
-def read_instances(layout: Layout, also: list[str] | None = None, units: bool = True) -> dict[str, Instance]:
+def read_instances(layout: Layout, also: list[str] | None = None, units: bool = True, talk: bool = False) -> dict[str, Instance]:
     """Read all instances below a root, by name.
 
     :param also: Ids whose units and drop-ins to look for even if there is no folder.
     :param units: Whether to ask systemd, which takes one process.
+    :param talk: Whether to ask each QEMU over QMP, a few milliseconds side by side.
     """
     found: list[Instance] = []
     units = units and systemd.serves(layout)
@@ -95,7 +108,35 @@ def read_instances(layout: Layout, also: list[str] | None = None, units: bool = 
         if instance.name in by_name:
             instance.name = f"compute-{instance.id}"
         by_name[instance.name] = instance
+    asked = [instance for instance in by_name.values() if talk and instance.owned and instance.running is not None]
+    side_by_side(lambda instance: _talk(instance, layout), asked, workers=16)
     return by_name
+
+
+def _talk(instance: Instance, layout: Layout) -> None:
+    started = instance.running or []
+    instance.replaced = _replaced(instance, layout)
+    instance.truth = live.ask(layout.instance(f"compute-{instance.id}").qmp, started)
+    if instance.truth is None:
+        # It may have ended between two looks.
+        instance.silent = locked_by(layout.instance(f"compute-{instance.id}").pid) == instance.pid
+    else:
+        instance.running = live.corrected(started, instance.truth, instance.options)
+
+
+def _replaced(instance: Instance, layout: Layout) -> list[str]:
+    # Only in root's own folder: QEMU can write what it likes over its command line, and is not to choose what is opened.
+    disks = [disk for disk in qemu.describe(instance.running or [])["disks"] if os.path.dirname(disk["path"]) == layout.volumes and not disk["readonly"]]
+    found = [f"its disk {disk['path']} was made anew" for disk in disks if os.path.exists(disk["path"]) and not _in_use(disk["path"])]
+    seed = pending_seed(layout, f"compute-{instance.id}")
+    return found + ([seed] if seed else [])
+
+
+def _in_use(path: str) -> bool:
+    try:
+        return is_locked(path)
+    except ComputeError:
+        return True  # not ours to look at
 
 
 def _read(layout: Layout, name: str) -> Instance:
@@ -103,7 +144,7 @@ def _read(layout: Layout, name: str) -> Instance:
     identifier = instance_id(name) or ""
     instance = Instance(name, identifier, where.folder)
     instance.owner = _owner(where.folder)
-    for path in (where.start, where.stop, systemd.drop_in_path(identifier)):
+    for path in (where.start, where.stop, where.qmp_script, systemd.drop_in_path(identifier)):
         read = read_plain(path)
         if read:
             instance.files[path] = read
@@ -119,6 +160,7 @@ def _read(layout: Layout, name: str) -> Instance:
     words = command_line(instance.pid) if instance.pid > 0 else None
     if words:
         instance.running = qemu.parse_options(words[1:])
+        instance.runs_as = _owner(f"/proc/{instance.pid}")
         if where.start not in instance.files:
             instance.name = dict(instance.running).get("-name", name)
     return instance
@@ -146,7 +188,7 @@ def pending(instance: Instance, want: qemu.Options) -> list[str]:
     """Say in what a running instance differs from its declaration, so that a restart is pending."""
     if not instance.pid or instance.running is None:
         return []
-    return qemu.differences(instance.running, want)
+    return qemu.differences(instance.running, want) + instance.replaced
 
 
 def properties(instance: Instance) -> dict[str, Any]:

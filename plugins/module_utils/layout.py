@@ -78,6 +78,10 @@ class InstancePaths:
         return self._file("stop")
 
     @property
+    def qmp_script(self) -> str:
+        return self._file("qmp")
+
+    @property
     def qmp(self) -> str:
         return self._file("qmp.sock")
 

@@ -33,7 +33,7 @@ def read_node(layout: Layout) -> Facts:
     memory = _memory()
     disk = _disk(layout.root)
     links = _links()
-    instances = {name: instance_facts(instance) for name, instance in sorted(read_instances(layout).items()) if instance.owned}
+    instances = {name: instance_facts(instance, layout) for name, instance in sorted(read_instances(layout).items()) if instance.owned}
     boot_files = [name for name in _names(layout.networks) if name[0].isdigit()]
     return {
         "hostname": socket.gethostname(),
@@ -65,7 +65,7 @@ def read_node(layout: Layout) -> Facts:
     }
 
 
-def instance_facts(instance: Instance) -> Facts:
+def instance_facts(instance: Instance, layout: Layout) -> Facts:
     """Give what the plan wants to know of an instance."""
     described = qemu.describe(instance.options)
     return {
@@ -73,10 +73,18 @@ def instance_facts(instance: Instance) -> Facts:
         "labels": instance.labels,
         "cpu": described["cpu"],
         "memory": described["memory"],
+        "volumes": [name for disk in described["disks"] for name in [_data_volume(disk["path"], layout)] if name],
         "running": instance.power != "stopped",
         "enabled": instance.enabled,
         "supervisor": described["supervisor"],
     }
+
+
+def _data_volume(path: str, layout: Layout) -> str:
+    """Give the name of the volume at a path; "" for an instance's own disk, for its seed, and for what is elsewhere."""
+    folder, file = os.path.split(path)
+    name = file[: -len(".img")]
+    return name if folder == layout.volumes and file.endswith(".img") and not name.endswith("-seed") and not instance_id(name) else ""
 
 
 def _memory() -> dict[str, int]:

@@ -29,7 +29,7 @@ KINDS: dict[str, type[Kind]] = {
     "instances": InstanceKind,
 }
 # Of the kinds' own options, those that a whole node takes.
-OPTIONS = {name: {**VolumeKind.options, **InstanceKind.options}[name] for name in ("aside", "aside_names", "restart")}
+OPTIONS = {name: {**VolumeKind.options, **InstanceKind.options}[name] for name in ("aside", "aside_names", "restart", "restart_serial", "rebuild")}
 
 
 def argument_spec() -> Item:
@@ -55,6 +55,8 @@ def converge_all(params: Item, check_mode: bool) -> Item:
     done: dict[str, Item] = {}
     result: Item = {"changed": False, "commands": [], "diff": [], "kinds": done, "warn": []}
     for name, kind in kinds.items():
+        if isinstance(kind, InstanceKind):
+            kind.reasons = _restart_reasons(done)
         try:
             found = engine.converge(kind, check_mode)
         except ComputeError as error:
@@ -68,6 +70,16 @@ def converge_all(params: Item, check_mode: bool) -> Item:
         if words:
             return {**result, "msg": words}
     return result
+
+
+def _restart_reasons(done: dict[str, Item]) -> dict[str, str]:
+    """Say why instances have to be restarted for what was, or in check mode would be, changed of their seeds and disks."""
+    found: dict[str, list[str]] = {}
+    for name in ("volumes", "seeds"):
+        for entry in done.get(name, {}).get("results", []):
+            if entry["restart_required"] and (name == "seeds" or entry["effect"] == "rebuild"):
+                found.setdefault(entry["name"], []).append(entry["restart_reason"])
+    return {name: "; ".join(reasons) for name, reasons in found.items()}
 
 
 def _params_of(name: str, kind: type[Kind], params: Item) -> Item:

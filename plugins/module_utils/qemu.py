@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import InstancePaths, Layout
@@ -23,8 +24,17 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 # -daemonize forks after the filter stands: what denies that kills QEMU (measured on 7.2: SIGSYS, or exit status 1 for elevateprivileges).
 SANDBOX_DAEMON = "on,obsolete=deny,resourcecontrol=deny"
 
+# Not an option of QEMU's: the MiB that the guest is asked to do with, where they are fewer than -m (virtio-balloon).
+MEMORY = "(memory)"
+# QEMU's machine type pc takes 255 processors without an interrupt remapper.
+MAX_CPUS = 255
+# Further disks have the upper half of the PCI bus, which has slots 0 to 31.
+FIRST_SLOT, MAX_DISKS = 16, 16
+# Virtual I/O Device 1.1 section 5.2.6: VIRTIO_BLK_T_GET_ID.
+MAX_SERIAL = 20
+_BALLOON = re.compile(r'\{"value": ([0-9]+)\}')
 _HEADER = re.compile(rf"#!/bin/sh\n# {re.escape(OWNER)} instance ([a-z0-9-]+)\n# labels: (.*)\n")
-_WORDS = {"-name": "name", "-machine": "machine", "-smp": "cpu", "-m": "memory", "-cpu": "cpu_model", "-vnc": "vnc", "-boot": "boot order"}
+_WORDS = {"-name": "name", "-machine": "machine", "-cpu": "cpu_model", "-vnc": "vnc", "-boot": "boot order"}
 
 
 def identifier(item: Item) -> str:
@@ -47,6 +57,19 @@ def seed(item: Item, layout: Layout) -> str:
     return layout.seed(f"compute-{identifier(item)}") if item.get("seed", True) else ""
 
 
+def disks(item: Item, layout: Layout) -> list[Item]:
+    """Give the disks beside an instance's own: ``path``, ``format``, and the ``serial`` by which the guest knows it ("" for none)."""
+    return [
+        {"path": disk.get("path") or layout.volume(disk["name"]), "format": disk["format"], "serial": serial(disk["name"]) if disk.get("name") else ""}
+        for disk in item["volumes"]
+    ]
+
+
+def serial(name: str) -> str:
+    """Give a volume's serial number: its name, or of a long one the beginning and 8 hex digits (virtio-blk's has 20 bytes)."""
+    return name if len(name) <= MAX_SERIAL else f"{name[: MAX_SERIAL - 9]}-{short_id('serial', name)}"
+
+
 def tap(item: Item, index: int) -> str:
     """Give the tap of an instance's NIC: declared, ``vnet-<id>`` for the first, ``vnet-<short_id>`` for others."""
     declared = item["nics"][index].get("tap")
@@ -58,6 +81,24 @@ def mac(item: Item, index: int) -> str:
     return str(item["nics"][index].get("mac") or mac_address(f"{item['name']}/{index}"))
 
 
+def cpu_max(item: Item) -> int:
+    """Give how many processors an instance has room for: declared, or twice what it has, at least 4."""
+    return int(item.get("cpu_max") or min(MAX_CPUS, max(4, 2 * item["cpu"])))
+
+
+def memory_max(item: Item) -> int:
+    """Give up to how many MiB an instance's memory can grow without a restart: declared, or what it has."""
+    return int(item.get("memory_max") or item["memory"])
+
+
+def reserve(item: Item, running: Options | None) -> Item:
+    """Give the declaration with its room for more filled in: what is not declared is what the QEMU that runs has, if that is enough."""
+    named = dict(running or [])
+    cpus, memory = processors(named.get("-smp"))[1] or 0, number(named.get("-m")) or 0
+    kept = {"cpu_max": cpus if cpus >= item["cpu"] else None, "memory_max": memory if memory >= item["memory"] else None}
+    return {**item, **{key: item.get(key) or value for key, value in kept.items()}}
+
+
 def options(item: Item, layout: Layout, accel: str) -> Options:
     """Give QEMU's options for an instance, in the talk's order.
 
@@ -67,11 +108,15 @@ def options(item: Item, layout: Layout, accel: str) -> Options:
     where = paths(item, layout)
     daemon = item["supervisor"] == "none"
     made: Options = [("-name", item["name"]), ("-nodefaults", ""), ("-no-user-config", ""), ("-machine", "pc")]
-    made += [("-smp", str(item["cpu"])), ("-m", str(item["memory"]))]
+    made += [("-smp", processors_text(item["cpu"], cpu_max(item))), ("-m", str(memory_max(item)))]
     made += [("-drive", f"file={volume(item, layout)},format={item['volume_format']},if=virtio,discard=unmap")]
     if item["seed"]:
         made += [("-drive", f"file={seed(item, layout)},format=raw,if=virtio,readonly=on")]
-    made += [("-drive", f"file={disk['path']},format={disk['format']},if=virtio,discard=unmap") for disk in item["volumes"]]
+    for index, disk in enumerate(disks(item, layout)):
+        name = short_id("disk", disk["path"])
+        made += [("-blockdev", blockdev(f"volume-{name}", disk["path"], disk["format"]))]
+        # QEMU places what -drive makes after all of -device: without a place of its own the guest would find this disk before its first.
+        made += [("-device", f"{disk_device(f'volume-{name}', f'disk-{name}', disk['serial'])},addr={FIRST_SLOT + index:#x}")]
     made += [("-boot", "order=nc,menu=off" if item["boot_network"] else "order=c,menu=off")]
     made += [("-enable-kvm", "")] if accel == "kvm" else [("-accel", "tcg")]
     made += [("-cpu", item["cpu_model"] or ("host" if accel == "kvm" else "max"))]
@@ -81,23 +126,58 @@ def options(item: Item, layout: Layout, accel: str) -> Options:
     made += [("-serial", "chardev:console"), ("-device", "virtio-serial-pci")]
     made += [("-chardev", f"socket,id=agent,path={where.agent},server=on,wait=off")]
     made += [("-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"), ("-device", "virtio-rng-pci")]
+    made += [("-device", "virtio-balloon-pci,id=balloon")]
     made += [("-qmp", f"unix:{where.qmp},server=on,wait=off"), ("-pidfile", where.pid)]
     made += [("-sandbox", SANDBOX_DAEMON if daemon else SANDBOX)]
     made += [("-daemonize", "")] if daemon else []
     if item["vnc"] == "none":
-        return [*made, ("-display", "none")]
-    return [*made, ("-vga", "std"), ("-vnc", f"unix:{where.vnc}" if item["vnc"] == "socket" else f"127.0.0.1:{item['vnc_display']}")]
+        made += [("-display", "none")]
+    else:
+        made += [("-vga", "std"), ("-vnc", f"unix:{where.vnc}" if item["vnc"] == "socket" else f"127.0.0.1:{item['vnc_display']}")]
+    return made if item["memory"] == memory_max(item) else [*made, (MEMORY, str(item["memory"]))]
+
+
+def processors_text(count: int, most: int) -> str:
+    """Give the value of ``-smp``: how many processors, and how many there may be."""
+    return f"{count},maxcpus={most}"
+
+
+def processors(text: str | None) -> tuple[int | None, int | None]:
+    """Read the value of ``-smp`` back."""
+    parts = suboptions(text or "")
+    count = number((text or "").split(",")[0])
+    return count, number(parts.get("maxcpus")) or count
+
+
+def blockdev(node: str, path: str, form: str, readonly: bool = False) -> str:
+    """Give the value of ``-blockdev`` for a disk of an image file or a block device."""
+    driver = "host_device" if path.startswith("/dev/") else "file"
+    return f"driver={form},node-name={node},discard=unmap,file.driver={driver},file.filename={path}" + (",read-only=on" if readonly else "")
+
+
+def disk_device(node: str, name: str, serial: str = "") -> str:
+    """Give the value of ``-device`` for a disk."""
+    return f"virtio-blk-pci,drive={node},id={name}" + (f",serial={serial}" if serial else "")
+
+
+def card_device(netdev: str, name: str, address: str, mtu: int | None, quiet: bool) -> str:
+    """Give the value of ``-device`` for a network card; ``quiet`` is without a boot ROM."""
+    # The boot ROM polls without a pause until it gives up; under emulation that takes a processor.
+    return f"virtio-net-pci,netdev={netdev},id={name},mac={address}" + (f",host_mtu={mtu}" if mtu else "") + (",romfile=" if quiet else "")
+
+
+def tap_backend(name: str, link: str) -> str:
+    """Give the value of ``-netdev`` for a tap."""
+    return f"tap,id={name},ifname={link},script=no,downscript=no,vhost=off"
 
 
 def _nic(item: Item, index: int) -> Options:
     nic = item["nics"][index]
     name = f"network{index}"
     mtu = nic.get("mtu") or (DEFAULT_MTU if nic["type"] == "tap" else None)
-    device = f"virtio-net-pci,netdev={name},mac={mac(item, index)}" + (f",host_mtu={mtu}" if mtu else "")
-    # The boot ROM polls without a pause until it gives up; under emulation that takes a processor.
-    device += "" if item["boot_network"] else ",romfile="
+    device = card_device(name, f"card{index}", mac(item, index), mtu, not item["boot_network"])
     if nic["type"] == "tap":
-        backend = f"tap,id={name},ifname={tap(item, index)},script=no,downscript=no,vhost=off"
+        backend = tap_backend(name, tap(item, index))
     elif nic["type"] == "user":
         backend = f"user,id={name}" + "".join(f",hostfwd={_forward(rule)}" for rule in nic.get("hostfwd") or [])
     elif nic.get("mcast"):
@@ -115,7 +195,11 @@ def _forward(rule: str) -> str:
 def start_script(item: Item, layout: Layout, accel: str) -> str:
     """Give the text of an instance's ``start``: its name, its labels, and QEMU's command with an option a line."""
     lines = ["#!/bin/sh", f"# {OWNER} instance {item['name']}", f"# labels: {json.dumps(item.get('labels') or {}, sort_keys=True)}"]
-    words = [f"exec {PROGRAM}"] + [" ".join([name, shlex.quote(value)] if value else [name]) for name, value in options(item, layout, accel)]
+    given = options(item, layout, accel)
+    if dict(given).get(MEMORY):
+        lines.append(f"# The guest is asked to do with {item['memory']} of its {memory_max(item)} MiB as soon as QEMU answers (virtio-balloon).")
+        lines.append(f"{paths(item, layout).qmp_script} --wait balloon '{{\"value\": {item['memory'] << 20}}}' >/dev/null 2>&1 &")
+    words = [f"exec {PROGRAM}"] + [" ".join([name, shlex.quote(value)] if value else [name]) for name, value in given if name != MEMORY]
     return "\n".join(lines) + "\n" + " \\\n  ".join(words) + "\n"
 
 
@@ -135,7 +219,11 @@ def parse_script(text: str) -> tuple[str, dict[str, Any], Options] | None:
         words = shlex.split(text[header.end() :].replace("\\\n", " "), comments=True)
     except ValueError:
         words = []
-    return header.group(1), labels if isinstance(labels, dict) else {}, parse_options(words[2:] if words[:1] == ["exec"] else [])
+    balloon = _BALLOON.fullmatch(words[3]) if words[1:3] == ["--wait", "balloon"] and words[6:8] == ["&", "exec"] else None
+    words = words[7:] if balloon else words
+    given = parse_options(words[2:] if words[:1] == ["exec"] else [])
+    given += [(MEMORY, str(int(balloon.group(1)) >> 20))] if balloon else []
+    return header.group(1), labels if isinstance(labels, dict) else {}, given
 
 
 def parse_options(words: list[str]) -> Options:
@@ -167,25 +255,33 @@ def suboptions(value: str) -> dict[str, str]:
 def describe(given: Options) -> Item:
     """Give an instance's properties as QEMU's command says them, in the declaration's words."""
     named = dict(given)
-    disks = [suboptions(value) for option, value in given if option == "-drive"]
+    disks = [_disk(suboptions(value)) for option, value in given if option in ("-drive", "-blockdev")]
     netdevs = {parts.get("id", ""): (value, parts) for option, value in given if option == "-netdev" for parts in [suboptions(value)]}
     nics: list[Item] = []
     for option, value in given:
         parts = suboptions(value)
         if option == "-device" and "netdev" in parts:
             text, backend = netdevs.get(parts["netdev"], ("", {}))
-            nic: Item = {"type": text.split(",")[0], "mac": parts.get("mac", ""), "mtu": _number(parts.get("host_mtu"))}
+            nic: Item = {"type": text.split(",")[0], "mac": parts.get("mac", ""), "mtu": number(parts.get("host_mtu"))}
             nics.append({**nic, **{key: backend[word] for key, word in _BACKEND.items() if word in backend}, **_forwards(text)})
     return {
-        "cpu": _number(named.get("-smp")),
-        "memory": _number(named.get("-m")),
+        "cpu": processors(named.get("-smp"))[0],
+        "cpu_max": processors(named.get("-smp"))[1],
+        "memory": number(named.get(MEMORY, named.get("-m"))),
+        "memory_max": number(named.get("-m")),
         "accel": accel_of(given),
         "cpu_model": named.get("-cpu", ""),
-        "disks": [{"path": disk.get("file", ""), "format": disk.get("format", ""), "readonly": disk.get("readonly") == "on"} for disk in disks],
+        "disks": disks,
         "nics": nics,
         "vnc": named.get("-vnc", "none"),
         "supervisor": "none" if "-daemonize" in named else "systemd",
     }
+
+
+def _disk(parts: dict[str, str]) -> Item:
+    if "driver" in parts:
+        return {"path": parts.get("file.filename", ""), "format": parts["driver"], "readonly": parts.get("read-only") == "on"}
+    return {"path": parts.get("file", ""), "format": parts.get("format", ""), "readonly": parts.get("readonly") == "on"}
 
 
 _BACKEND = {"tap": "ifname", "local": "localaddr", "remote": "udp", "mcast": "mcast"}
@@ -196,7 +292,8 @@ def _forwards(backend: str) -> Item:
     return {"hostfwd": rules} if rules else {}
 
 
-def _number(text: str | None) -> int | None:
+def number(text: str | None) -> int | None:
+    """Read a whole number; None for anything else."""
     return int(text) if text and text.isdigit() else None
 
 
@@ -206,19 +303,75 @@ def differences(have: Options, want: Options) -> list[str]:
     if (before := accel_of(have)) != (after := accel_of(want)):
         phrases.append(f"accel is {before}, declared {after}")
     had, wanted = dict(have), dict(want)
+    was, now = describe(have), describe(want)
+    phrases += [f"{word} is {was[word]}, declared {now[word]}" for word in ("cpu", "cpu_max", "memory", "memory_max") if was[word] != now[word]]
     for option, word in _WORDS.items():
         if had.get(option, "none") != wanted.get(option, "none"):
             phrases.append(f"{word} is {had.get(option, 'none')}, declared {wanted.get(option, 'none')}")
     if ("-daemonize" in had) != ("-daemonize" in wanted):
         names = ("systemd", "none")
         phrases.append(f"supervisor is {names['-daemonize' in had]}, declared {names['-daemonize' in wanted]}")
+    (rest, parts), (others, declared) = pluggable(have), pluggable(want)
+    for key in [*parts, *(key for key in declared if key not in parts)]:
+        if key not in parts or key not in declared:
+            phrases.append(f"{key} is {'declared, not there' if key in declared else 'there, not declared'}")
+        elif parts[key].text != declared[key].text:
+            phrases.append(f"{key} is `{parts[key].text}`, declared `{declared[key].text}`")
     said = {*_WORDS, "-accel", "-enable-kvm", "-daemonize", "-sandbox", "-vga", "-display"}
-    left, added = _without(have, want), _without(want, have)
+    sized = ("-smp", "-m", MEMORY)
+    rest, others = ([entry for entry in entries if entry[0] not in sized] for entries in (rest, others))
+    left, added = _without(rest, others), _without(others, rest)
     phrases += [f"`{option} {value}`".replace(" `", "`") + " is there, not declared" for option, value in left if option not in said]
     phrases += [f"`{option} {value}`".replace(" `", "`") + " is declared, not there" for option, value in added if option not in said]
-    if not phrases and have != want:
+    if not phrases and rest != others:
         phrases.append("the QEMU command differs")
     return phrases
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network card or a further disk: what can be plugged in and out.
+
+    :ivar device: The value of its ``-device``; ``backend`` that of its ``-netdev`` or ``-blockdev``.
+    :ivar text: Both without ids and places, which may differ between what runs and what is declared.
+    """
+
+    device: str
+    backend: str
+    text: str
+
+    @property
+    def id(self) -> str:
+        """The device's id; "" where it has none."""
+        return suboptions(self.device).get("id", "")
+
+    @property
+    def backend_id(self) -> str:
+        """The id of what stands behind the device."""
+        parts = suboptions(self.device)
+        return parts.get("netdev") or parts.get("drive") or ""
+
+
+def pluggable(given: Options) -> tuple[Options, dict[str, Part]]:
+    """Part the options into those of the machine and the cards and further disks, by ``card <MAC>`` and ``disk <path>``."""
+    behind = {suboptions(value).get("id" if option == "-netdev" else "node-name", ""): (option, value) for option, value in given if option in _BEHIND}
+    parts: dict[str, Part] = {}
+    taken: list[tuple[str, str]] = []
+    for option, value in given:
+        names = suboptions(value)
+        backend = behind.get(names.get("netdev") or names.get("drive") or "") if option == "-device" else None
+        if backend is None:
+            continue
+        key = f"card {names.get('mac', '')}" if "netdev" in names else f"disk {suboptions(backend[1]).get('file.filename', '')}"
+        if key not in parts:
+            parts[key] = Part(value, backend[1], " ".join(_ID.sub("", text) for text in (value, backend[1])))
+            taken += [(option, value), backend]
+    return _without(given, taken), parts
+
+
+_BEHIND = ("-netdev", "-blockdev")
+# Ids and places: what is plugged in gets the next that is free.
+_ID = re.compile(r",(?:id|netdev|drive|node-name|addr)=[^,]*")
 
 
 def _without(these: Options, those: Options) -> Options:

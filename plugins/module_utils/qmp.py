@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
+import stat
 import time
 from types import TracebackType
 from typing import Any
@@ -32,8 +35,7 @@ class Qmp:
         self._buffer = b""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._socket.settimeout(timeout)
-            self._socket.connect(path)
+            connect(self._socket, path, timeout)
             if "QMP" not in self._read(time.monotonic() + timeout):
                 raise ComputeError(f"{path}: what answers there is not QMP.")
             self.execute("qmp_capabilities")
@@ -62,22 +64,36 @@ class Qmp:
         :returns: What it returns; events in between are passed over.
         :raises ComputeError: With QEMU's own words when it refuses, and when it does not answer in time.
         """
-        message: dict[str, Any] = {"execute": command}
-        if arguments:
-            message["arguments"] = arguments
+        return self.execute_all([(command, arguments or {})])[0]
+
+    def execute_all(self, commands: list[tuple[str, dict[str, Any]]]) -> list[Any]:
+        """Have several commands done, one after the other, without waiting for each answer: that halves the time.
+
+        :param commands: Each with its arguments.
+        :returns: What they return.
+        :raises ComputeError: As :meth:`execute`, for the first that is refused.
+        """
+        messages = [{"execute": command, **({"arguments": arguments} if arguments else {})} for command, arguments in commands]
         deadline = time.monotonic() + self._timeout
+        found: list[Any] = []
+        current = commands[0][0]
         try:
             self._socket.settimeout(self._timeout)
-            self._socket.sendall(json.dumps(message).encode() + b"\n")
-            while True:
-                answer = self._read(deadline)
-                if "return" in answer:
-                    return answer["return"]
-                if "error" in answer:
-                    words = answer["error"].get("desc", answer["error"]) if isinstance(answer["error"], dict) else answer["error"]
-                    raise ComputeError(f"QEMU refused {command}: {words}")
+            self._socket.sendall(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
+            for current, _arguments in commands:
+                found.append(self._answer(current, deadline))
         except OSError as error:
-            raise ComputeError(f"QEMU did not answer {command} at {self.path}: {error.strerror or error}.") from None
+            raise ComputeError(f"QEMU did not answer {current} at {self.path}: {error.strerror or error}.") from None
+        return found
+
+    def _answer(self, command: str, deadline: float) -> Any:
+        while True:
+            answer = self._read(deadline)
+            if "return" in answer:
+                return answer["return"]
+            if "error" in answer:
+                words = answer["error"].get("desc", answer["error"]) if isinstance(answer["error"], dict) else answer["error"]
+                raise ComputeError(f"QEMU refused {command}: {words}")
 
     def _read(self, deadline: float) -> dict[str, Any]:
         while b"\n" not in self._buffer:
@@ -94,6 +110,23 @@ class Qmp:
         if not isinstance(answer, dict):
             raise ComputeError(f"{self.path}: what answers there is not QMP.")
         return answer
+
+
+def connect(client: socket.socket, path: str, timeout: float) -> None:
+    """Connect to a unix socket, following no link: QEMU's user owns the instances' folders, and root's words are not for whatever a link leads to.
+
+    :param timeout: Seconds that this, and each later wait, may take.
+    :raises OSError: When there is no socket, or nobody listens.
+    """
+    client.settimeout(timeout)
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(handle).st_mode):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "it is no socket")
+        # The very file that was looked at, whatever has that name by now (proc(5), fd).
+        client.connect(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
 
 
 def status(path: str, timeout: float = TIMEOUT) -> str:

@@ -11,7 +11,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_steps, begin_file, finish_step, unfinished
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_folder_steps, instance_id, owner_or_none
-from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import MODES, SEED_MODE, Seed, build_step, paths_of, read_seeds, removal_steps
+from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import MODES, SEED_MODE, Seed, boot_reason, build_step, paths_of, read_seeds, removal_steps
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Step, Write
 
 
@@ -41,7 +41,7 @@ class SeedKind(Kind):
         },
         "instance_id": {"type": "str"},
     }
-    options = {"owner": {"type": "str", "default": DEFAULT_USER}}
+    options = {"owner": {"type": "str", "default": DEFAULT_USER}, "rebuild": {"type": "list", "elements": "str", "default": []}}
     tools = ("cloud-localds",)
     workers = 4
 
@@ -49,6 +49,7 @@ class SeedKind(Kind):
         super().__init__(params)
         self.layout = Layout(self.root)
         self.owner = owner_or_none(params.get("owner") or "")
+        self.rebuild = frozenset(params.get("rebuild") or ())
 
     def problems(self, index: int, item: Item) -> list[str]:
         where = f"seeds[{index}]"
@@ -56,6 +57,9 @@ class SeedKind(Kind):
         if instance_id(item["name"]) is None:
             found.insert(0, f"{where}.name: {item['name']!r} is not 'compute-' and the instance's id of 8 hex digits, such as compute-af95e879.")
         return found
+
+    def settled(self) -> None:
+        self.rebuild = frozenset()
 
     def observe(self, items: list[Item]) -> dict[str, Found]:
         absent = self.params["state"] == "absent"
@@ -77,6 +81,8 @@ class SeedKind(Kind):
         seed: Seed = have.raw if have else Seed()
         path, folder = self.layout.seed(name), self.layout.instance(name).folder
         kept = cloud_init.instance_id_of(seed.image.get("meta-data", "") or seed.files.get("meta-data", ""))
+        if kept and name in self.rebuild:
+            kept = cloud_init.next_instance_id(kept)
         wanted_id = item.get("instance_id") or kept or f"iid-{instance_id(name)}"
         texts = cloud_init.texts(item, wanted_id)
         steps: list[Step] = instance_folder_steps(folder, self.owner, not seed.files)
@@ -107,6 +113,9 @@ class SeedKind(Kind):
         change.reasons = [] if creating else reasons
         change.after = self._props(path, texts, f"{SEED_MODE:04o}")
         change.facts = {"path": path, "instance_id": wanted_id}
+        if name in self.rebuild and not creating:
+            change.effect = "rebuild"
+            change.reasons.insert(0, f"its instance is rebuilt: instance_id is {wanted_id}")
         self._say_when(change, item, seed, texts, differing)
         return change
 
@@ -120,10 +129,8 @@ class SeedKind(Kind):
             return
         stale = [text for text in texts if seen.get(text) != texts[text]]
         at_boot = cloud_init.applies_network_at_boot(texts["user-data"])
-        if seed.in_use and ("meta-data" in stale or ("network-config" in stale and at_boot)):
-            change.restart_reason = (
-                f"{' and '.join(text for text in stale if text != 'user-data')}: cloud-init reads the seed at boot, QEMU has the former one open"
-            )
+        if seed.in_use:
+            change.restart_reason = boot_reason(seen, texts)
         new = cloud_init.instance_id_of(seen.get("meta-data", "")) != cloud_init.instance_id_of(texts["meta-data"])
         later = [text for text in stale if text == "user-data" or (text == "network-config" and not at_boot)]
         if differing and later and not new:

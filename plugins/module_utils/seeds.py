@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_of, remove_unused, unfinished
@@ -161,6 +162,29 @@ def build_step(layout: Layout, name: str, texts: Mapping[str, str]) -> Step:
                 os.close(handle)
 
     return Do(shlex.join(argv(files.network_config, files.user_data, files.meta_data)), build)
+
+
+def boot_reason(seen: dict[str, str], texts: dict[str, str]) -> str:
+    """Say why a guest has to boot to take up a seed, or "": what only a first boot reads is no reason.
+
+    :param seen: The texts in the seed that its QEMU has open.
+    :param texts: Those that it is to have.
+    """
+    at_boot = cloud_init.applies_network_at_boot(texts.get("user-data", ""))
+    stale = [text for text in ("meta-data", "network-config") if seen.get(text) != texts.get(text) and (text == "meta-data" or at_boot)]
+    return f"{' and '.join(stale)}: cloud-init reads the seed at boot, QEMU has the former one open" if stale else ""
+
+
+def pending_seed(layout: Layout, name: str) -> str:
+    """Say why an instance that runs has to boot to take up its seed, or ""."""
+    path = layout.seed(name)
+    if not os.path.exists(path):
+        return ""
+    try:
+        _in_use, running = _running(layout, name, path)
+    except ComputeError:
+        return ""  # not ours to look at
+    return boot_reason(running, _image(path)) if running is not None else ""
 
 
 def removal_steps(layout: Layout, name: str) -> list[Step]:

@@ -11,7 +11,7 @@ from typing import Any
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER
-from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import DEFAULT_GRACE, identifier, paths, volume
+from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import DEFAULT_GRACE, disks, identifier, paths, volume
 
 UNIT_FOLDER = "/etc/systemd/system"
 TEMPLATE = "compute-instance@.service"
@@ -190,7 +190,7 @@ def drop_in(item: dict[str, Any], layout: Layout) -> str:
     grace = DEFAULT_GRACE if item.get("grace") is None else item["grace"]
     if grace != DEFAULT_GRACE:
         lines.append(f"TimeoutStopSec={_stop_timeout(grace)}")
-    for path in [volume(item, layout), *(disk["path"] for disk in item["volumes"])]:
+    for path in [volume(item, layout), *(disk["path"] for disk in disks(item, layout))]:
         if path.startswith("/dev/"):
             lines.append(f"DeviceAllow={path} rw")
         elif not path.startswith((f"{layout.volumes}/", f"{paths(item, layout).folder}/")):

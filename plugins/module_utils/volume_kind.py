@@ -21,13 +21,14 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.files import (
     remove_unused,
     unfinished,
 )
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, owner_or_none
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_id, owner_or_none
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, mark_command, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Remove, Step
-from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import Volume, live_growth, offline_growth, read_bases, read_volumes
+from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import Volume, live_growth, offline_growth, read_bases, read_volumes, users_of_volumes
 
 MODE = 0o640
+REBUILD = "Or make the disk anew, without its data: the playbook ikcloud.compute.rebuild does that with instances, the module's option rebuild with volumes."
 
 
 class VolumeKind(Kind):
@@ -47,6 +48,7 @@ class VolumeKind(Kind):
         "aside": {"type": "bool", "default": False},
         "aside_names": {"type": "dict", "default": {}},
         "remove_kept": {"type": "bool", "default": False},
+        "rebuild": {"type": "list", "elements": "str", "default": []},
     }
     tools = ("qemu-img",)
     workers = 4
@@ -57,6 +59,8 @@ class VolumeKind(Kind):
         self.owner = owner_or_none(params.get("owner") or "")
         self.bases: dict[str, qcow2.Header] = {}
         self.kept = False  # whether there are volumes that were kept aside
+        self.rebuild = frozenset(params.get("rebuild") or ())
+        self.users: dict[str, str] = {}  # which instance has a volume, of those that are in use and may have to go
 
     def problems(self, index: int, item: Item) -> list[str]:
         where = f"volumes[{index}]"
@@ -81,17 +85,22 @@ class VolumeKind(Kind):
         names = self.params.get("aside_names") or {}
         return [problem for key, name in names.items() for problem in [name_problem(f"aside_names.{key}", name)] if problem]
 
+    def settled(self) -> None:
+        self.rebuild = frozenset()
+
     def observe(self, items: list[Item]) -> dict[str, Found]:
         self.bases = read_bases(self.layout, {str(item["image"]) for item in items if item.get("image")})
         absent = self.params["state"] == "absent"
         sizes = {item["name"]: None if absent or item.get("size") is None else qcow2.parse_size(item["size"]) for item in items}
         self.kept = os.path.isdir(self.layout.kept)
         found: dict[str, Found] = {}
-        for name, volume in read_volumes(self.layout, sizes, removing=absent).items():
+        volumes = read_volumes(self.layout, sizes, removing=absent, rebuilding=self.rebuild)
+        for name, volume in volumes.items():
             header = volume.header
             path = self.layout.volume(name)
             props = self._props(path, header.virtual_size, header.backing_file, f"{volume.access[0]:04o}") if header else {"path": path, "unfinished": True}
             found[name] = Found(props, volume.owned, volume)
+        self.users = users_of_volumes(self.layout, [name for name, volume in volumes.items() if volume.locked and (absent or name not in sizes)])
         return found
 
     observe_bare = observe  # reading needs no tool
@@ -102,6 +111,8 @@ class VolumeKind(Kind):
     def change(self, item: Item, have: Found | None) -> Change:
         if have is None or have.raw.header is None:
             return self._create(item)
+        if item["name"] in self.rebuild:
+            return self._rebuild(item, have, have.raw)
         return self._update(item, have, have.raw, have.raw.header)
 
     def _create(self, item: Item) -> Change:
@@ -125,6 +136,21 @@ class VolumeKind(Kind):
         expected = qcow2.parse_size(size) if size is not None else base.virtual_size if base else None
         after = self._props(path, expected, "" if item["copy"] else base_path)
         return Change(name, "create", None, after, steps, facts={"path": path, "size": expected})
+
+    def _rebuild(self, item: Item, have: Found, volume: Volume) -> Change:
+        """List what puts a new volume in the place of one that is there, which a running QEMU goes on with until it is restarted."""
+        change = self._create(item)
+        path, name = self.layout.volume(item["name"]), item["name"]
+        aside = bool(self.params.get("aside"))
+        change.steps[-1:] = [*(self._keep_aside(name, in_use=True) if aside else []), finish_step(path, replace=not aside)]
+        change.action, change.effect, change.before = "update", "rebuild", have.props
+        change.reasons = [f"it is made anew, as asked for; its former file is {f'kept in {self.layout.kept}' if aside else 'removed'}"]
+        change.restart_reason = f"its disk {path} was made anew" if volume.locked else ""
+        return change
+
+    def _keep_aside(self, name: str, in_use: bool = False) -> list[Step]:
+        stem = "-".join([str(part) for part in [(self.params.get("aside_names") or {}).get(name)] if part] + [name])
+        return keep_aside(self.layout.volume(name), self.layout, stem, self.warnings, in_use)
 
     def _check_base(self, item: Item, base: qcow2.Header, path: str) -> None:
         """Refuse what can't stand on its image, before anything is made.
@@ -154,7 +180,7 @@ class VolumeKind(Kind):
         if size < header.virtual_size:
             raise ComputeError(
                 f"volume {name} has {qcow2.format_size(header.virtual_size)}, declared is {item['size']}: a volume never shrinks, its guest would lose data.",
-                f"Declare {qcow2.format_size(header.virtual_size)} or more, or rebuild it: once with state=absent, then anew.",
+                f"Declare {qcow2.format_size(header.virtual_size)} or more. {REBUILD}",
             )
         steps, reasons = access_steps(path, volume.access, MODE, self.owner)
         restart, after = "", size
@@ -187,7 +213,7 @@ class VolumeKind(Kind):
 
     def _check_same_base(self, item: Item, header: qcow2.Header) -> None:
         name = item["name"]
-        rebuild = "The disk would have to be rebuilt, and its data would be lost: once with state=absent, then anew. Or declare what is there."
+        rebuild = f"Declare what is there. {REBUILD}"
         wanted = self.layout.image(item["image"]) if item.get("image") and not item["copy"] else ""
         if header.backing_file != wanted:
             declared = wanted or (f"a copy of {item['image']}" if item.get("image") else "an empty volume")
@@ -201,27 +227,34 @@ class VolumeKind(Kind):
         steps: list[Step] = []
         aside = bool(volume.header and self.params.get("aside"))
         if aside:
-            stem = "-".join([str(part) for part in [(self.params.get("aside_names") or {}).get(name)] if part] + [name])
-            steps = keep_aside(path, self.layout, stem, self.warnings)
+            steps = self._keep_aside(name)
         elif volume.header:
             steps = [remove_unused(path, self.layout.volumes)]
         if volume.leftover:
             steps.append(Remove(unfinished(path)))
-        warnings = [f"volume {name} is in use by a running QEMU now; it is removed only once that has ended."] if volume.locked else []
         reasons = [f"it is not declared; its file is kept in {self.layout.kept}"] if aside else []
-        return Change(name, "delete", have.props, None, steps, reasons, warnings=warnings)
+        return Change(name, "delete", have.props, None, steps, reasons)
 
     def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
         if not (self.params.get("remove_kept") and self.kept):
             return []
         return [Change("kept", "delete", steps=[Remove(self.layout.kept, tree=True, stage=1)])]
 
+    def _used(self, name: str, check_mode: bool) -> str:
+        by = f"volume {name} is in use by {self.users[name] or 'a running QEMU'}"
+        if check_mode:
+            return f"{by} now; it is removed only once that has ended, or given it up."
+        if instance_id(name):
+            return f"{by}; nothing was removed. Stop or remove the instance first."
+        return f"{by}; nothing was removed. Unmount it in the guest and detach it first: take it out of the instance's volumes."
+
     def lacking(self, changes: list[Change], check_mode: bool) -> list[str]:
+        used = [self._used(change.name, check_mode) for change in changes if change.action == "delete" and change.name in self.users]
         if check_mode or self.params["state"] == "absent":
-            return []
-        creating = {change.name for change in changes if change.action == "create"}
+            return used
+        creating = {change.name for change in changes if change.action == "create" or change.effect == "rebuild"}
         items: list[dict[str, Any]] = [item for item in self.params["volumes"] if item["name"] in creating]
-        return [
+        return used + [
             f"volume {item['name']}: its image {self.layout.image(item['image'])} is not there; put it there first with ikcloud.compute.image."
             for item in items
             if item.get("image") and item["image"] not in self.bases

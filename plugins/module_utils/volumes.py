@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_of, finished_name
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
@@ -64,11 +65,12 @@ def read_bases(layout: Layout, images: Iterable[str]) -> dict[str, qcow2.Header]
     return bases
 
 
-def read_volumes(layout: Layout, sizes: Mapping[str, int | None], removing: bool) -> dict[str, Volume]:
+def read_volumes(layout: Layout, sizes: Mapping[str, int | None], removing: bool, rebuilding: Container[str] = ()) -> dict[str, Volume]:
     """Read every volume that is ours, and whatever else bears a listed name.
 
     :param sizes: The listed volumes and the sizes in bytes that are declared for them.
     :param removing: Whether the listed ones are to go.
+    :param rebuilding: Those that are to be made anew.
     :raises ComputeError: When the folder can't be read.
     """
     try:
@@ -87,13 +89,13 @@ def read_volumes(layout: Layout, sizes: Mapping[str, int | None], removing: bool
             if whole not in files:
                 found[name] = Volume(None, leftover=True)
             continue
-        volume = _read(layout, name, name in sizes, sizes.get(name), removing, f".{file}.new" in files)
+        volume = _read(layout, name, name in sizes, sizes.get(name), removing or name in rebuilding, f".{file}.new" in files)
         if volume:
             found[name] = volume
     return found
 
 
-def _read(layout: Layout, name: str, listed: bool, size: int | None, removing: bool, leftover: bool) -> Volume | None:
+def _read(layout: Layout, name: str, listed: bool, size: int | None, leaving: bool, leftover: bool) -> Volume | None:
     """Read one volume; None for one that is neither ours nor listed."""
     path = layout.volume(name)
     marked = read_mark(path, MARK) == f"volume/{name}"
@@ -106,7 +108,7 @@ def _read(layout: Layout, name: str, listed: bool, size: int | None, removing: b
         return foreign
     if os.path.islink(path) or header.format != "qcow2" or not (marked or instance_id(name)):
         return foreign
-    leaving = removing or not listed
+    leaving = leaving or not listed
     locked = (leaving or (size is not None and size > header.virtual_size)) and qcow2.is_locked(path)
     node = _find_node(layout, name, path) if locked and not leaving else None
     return Volume(header, access, True, marked, locked, node, leftover)
@@ -143,6 +145,19 @@ def offline_growth(path: str, size: str, header: qcow2.Header) -> Step:
         run(argv)
 
     return Do(shlex.join(argv), grow)
+
+
+def users_of_volumes(layout: Layout, names: Iterable[str]) -> dict[str, str]:
+    """Say which running instances have volumes open: ``the instance web-1`` by volume, "" where that can't be told."""
+    paths = {layout.volume(name): name for name in names}
+    found = dict.fromkeys(paths.values(), "")
+    for instance in read_instances(layout, units=False).values() if paths else ():
+        if instance.pid:
+            # What was attached while it runs stands in `start` alone, what was detached in the process alone.
+            for disk in [*qemu.describe(instance.options)["disks"], *qemu.describe(instance.running or [])["disks"]]:
+                if disk["path"] in paths:
+                    found[paths[disk["path"]]] = f"the instance {instance.name}"
+    return found
 
 
 def live_growth(node: Node, size: int) -> Step:

@@ -54,10 +54,19 @@ options:
       - The instances, by default C(cloud_instances).
       - Required keys of an entry are C(image) and C(network); in place of C(network), C(address) and C(mac), C(nics) lists several cards with these keys.
       - C(node) pins it to a node. C(cpu) (1), C(memory) (1024, in MiB, or with a unit) and C(disk) (the image's size) say how large it is.
+      - C(cpu_max) and C(memory_max) say up to what C(cpu) and C(memory) can grow while it runs (see M(ikcloud.compute.instance)).
       - C(user), C(ssh_keys), C(password_hash) and C(user_data) say how to log in, and what cloud-init does.
       - C(power) is C(running) or C(stopped). C(vnc), C(vnc_display), C(accel), C(grace), C(copy) and C(restart) are those of M(ikcloud.compute.instance) and
         M(ikcloud.compute.volume).
       - C(protect) (false), which networks have too, keeps O(purge) from removing it once it is not declared any more.
+    type: raw
+  volumes:
+    description:
+      - Data volumes, which outlive the instances that have them, by default C(cloud_volumes).
+      - The required key of an entry is C(size). C(instance) is the one that has it; another one, or none, takes it away and gives it while they run (unmount
+        it in the guest before).
+      - A volume stays on the node where it is. A new one is made on the C(node) that it names, else where its instance is.
+      - While an instance has it, it can't be removed from the declaration.
     type: raw
   ssh_keys:
     description: The public keys of instances that declare none themselves, by default C(cloud_ssh_keys).
@@ -87,6 +96,12 @@ options:
       - Whether the disks of instances that O(purge) removes are removed too, by default C(cloud_purge_volumes), else false.
       - Otherwise they are kept in C(lib/volumes/kept), and so are the images that they stand on.
     type: bool
+  rebuild:
+    description:
+      - Instances that are to get a new disk from their image and run their first boot again, as a list or with commas; see the playbook
+        C(ikcloud.compute.rebuild).
+      - One that is not declared, has C(protect), or lives on a node that is missing is refused.
+    type: raw
   group:
     description: The inventory group of the compute nodes.
     type: str
@@ -163,13 +178,18 @@ networks:
   type: dict
   sample: {blue: {id: e48b86b2, bridge: br-gnv-e48b86b2, vni: 88, cidr: 192.168.88.0/24, mtu: 1450, nat: true, gateway: 192.168.88.1,
     gateway_node: ik-node-01, encapsulation: geneve, nodes: [ik-node-01, ik-node-02], instances: [web-1, web-2]}}
+volumes:
+  description: By data volume, its node, the instance that has it, and its size in bytes.
+  returned: success
+  type: dict
+  sample: {data-1: {node: ik-node-02, instance: web-2, size: 21474836480}}
 missing_nodes:
   description: Nodes of the group that are not in this run, or were not reached.
   returned: success
   type: list
   elements: str
 left_out:
-  description: By instance, why it is left out of this run.
+  description: By instance, or C(volume) and its name, why it is left out of this run.
   returned: success
   type: dict
   sample: {web-1: it may live on ik-node-02}
@@ -180,6 +200,13 @@ purge:
   returned: success
   type: dict
   sample: {ik-node-01: {}, ik-node-02: {instances: [{name: web-9, id: 0a1b2c3d}], volumes: [compute-0a1b2c3d], aside: true}}
+rebuild:
+  description:
+    - By node, what O(rebuild) takes there (empty without it), the lists C(volumes), C(seeds), C(taps) and C(instances) of these instances, their C(names)
+      (C(compute-ID)), and C(aside) and C(aside_names) as in RV(purge).
+  returned: success
+  type: dict
+  sample: {ik-node-01: {names: [compute-4fd66e29], aside: true, aside_names: {compute-4fd66e29: web-1}}, ik-node-02: {names: []}}
 undeclared:
   description: Instances that were found on a node and are not declared, with the node.
   returned: success

@@ -17,8 +17,11 @@ description:
     boot. An instance that was powered off from inside stays off until the next run of this module.
   - On a machine without systemd, or for a user other than root, O(instances[].supervisor=none) starts the same command with
     C(-daemonize).
-  - What differs from what runs is written down at once, and takes effect with the next start of the instance. Until then the result has
-    RV(results[].restart_required). See O(restart).
+  - What is declared is compared with what the running QEMU says over QMP, so that what was changed by hand is seen and mended.
+  - Memory, processors, network cards and further disks change while the instance runs. What else differs is written down at once, and takes effect
+    with the next start of the instance. Until then the result has RV(results[].restart_required). See O(restart).
+  - The script C(qmp) in the folder has QEMU do one command of its control protocol, such as C(qmp query-status). It is how a person makes the
+    changes that RV(commands) lists.
   - The guest's serial console is logged to C(console.log) in the folder. With systemd a timer cuts the log each minute to its last
     256 KiB when it has more than 1 MiB; so it holds at most 1 MiB and what a guest says within a minute. Without systemd nothing
     bounds it.
@@ -34,10 +37,12 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: A volume for the instance
+- name: A volume for the instance, and one for its data
   ikcloud.compute.volume:
     volumes:
       - name: compute-0a1b2c3d
+        size: 64M
+      - name: example-data
         size: 64M
 
 - name: Run an instance
@@ -51,7 +56,7 @@ EXAMPLES = r"""
         nics:
           - type: user
 
-- name: It may have two processors from its next start on
+- name: It gets a second processor and the data volume while it runs
   ikcloud.compute.instance:
     instances:
       - name: example-1
@@ -62,9 +67,11 @@ EXAMPLES = r"""
         accel: tcg
         nics:
           - type: user
+        volumes:
+          - name: example-data
   register: changed_instance
 
-- name: Power it off at once and remove it, then its volume
+- name: Power it off at once and remove it
   ikcloud.compute.instance:
     instances:
       - name: example-1
@@ -72,10 +79,11 @@ EXAMPLES = r"""
         grace: 0
     state: absent
 
-- name: Remove its volume
+- name: Remove its volumes
   ikcloud.compute.volume:
     volumes:
       - name: compute-0a1b2c3d
+      - name: example-data
     state: absent
 """
 
@@ -119,7 +127,7 @@ results:
       description: Whether the QEMU that runs differs from the declaration.
       type: bool
     restart_reason:
-      description: In what it differs, such as V(cpu is 2, declared 4).
+      description: In what it differs, such as V(cpu is 4, declared 2).
       type: str
     id:
       description: The instance's 8 hex digits.

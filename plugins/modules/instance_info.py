@@ -96,10 +96,16 @@ instances:
       description: V(systemd) or V(none).
       type: str
     cpu:
-      description: Its processors.
+      description: Its processors, while it runs those that are plugged in at this moment.
+      type: int
+    cpu_max:
+      description: How many processors it has room for.
       type: int
     memory:
-      description: Its memory in MiB.
+      description: Its memory in MiB, while it runs what the guest is asked to do with.
+      type: int
+    memory_max:
+      description: Up to how many MiB its memory can grow without a restart.
       type: int
     accel:
       description: V(kvm) or V(tcg).
@@ -230,7 +236,7 @@ def main() -> None:
     names = set(module.params["names"])
     try:
         layout = Layout(module.params["root"])
-        found = [instance for name, instance in sorted(read_instances(layout).items()) if instance.owned and (not names or name in names)]
+        found = [instance for name, instance in sorted(read_instances(layout, talk=True).items()) if instance.owned and (not names or name in names)]
         with ThreadPoolExecutor(max_workers=8) as pool:
             entries = list(pool.map(lambda instance: describe(instance, layout, module.params["console_lines"]), found))
     except ComputeError as error:

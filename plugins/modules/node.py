@@ -33,6 +33,13 @@ options:
     elements: str
     choices: [bridges, tunnels, nats, volumes, seeds, taps, instances]
     default: []
+  rebuild:
+    description:
+      - Names (C(compute-ID)) of listed volumes and seeds of instances that are rebuilt, as the modules M(ikcloud.compute.volume) and
+        M(ikcloud.compute.seed) take them. The instances that run have to be restarted then, see O(restart).
+    type: list
+    elements: str
+    default: []
   spare:
     description: Names, by kind, of others that O(purge) leaves alone.
     type: dict

@@ -143,7 +143,9 @@ node:
       description: C(instances) and C(networks) whose label says that they are not to be removed.
       type: dict
     instances:
-      description: By instance, its C(id), C(labels), C(cpu), C(memory) in MiB, C(supervisor), and whether it is C(running) and C(enabled) to start at boot.
+      description:
+        - By instance, its C(id), C(labels), C(cpu), C(memory) in MiB, the data C(volumes) that it has, C(supervisor), and whether it is C(running)
+          and C(enabled) to start at boot.
       type: dict
   sample:
     hostname: ik-node-01

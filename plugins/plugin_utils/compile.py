@@ -28,6 +28,7 @@ class Compiler:
     nodes: dict[str, Node]
     placement: Placement
     addresses: Addresses
+    homes: dict[str, str]
 
     def lists(self) -> dict[str, dict[str, list[Item]]]:
         """Give the lists of each node that is not missing: ``{node: {kind: [item]}}``."""
@@ -43,7 +44,21 @@ class Compiler:
             node = self.placement.nodes[instance.name]
             if node in result:
                 self._instance_on(instance, node, result[node])
+        for name, node in sorted(self.homes.items()):
+            if node in result:
+                result[node]["volumes"].append({"name": name, "size": size_text(self.cloud.volumes[name].size)})
         return result
+
+    def disks_of(self, instance: Instance) -> list[str]:
+        """Give the data volumes that an instance has."""
+        return [name for name, volume in self.cloud.volumes.items() if volume.instance == instance.name and name in self.homes]
+
+    def volumes(self) -> dict[str, Item]:
+        """Give the data volumes that this run is sure of."""
+        return {
+            name: {"node": node, "instance": self.cloud.volumes[name].instance, "size": self.cloud.volumes[name].size}
+            for name, node in sorted(self.homes.items())
+        }
 
     def placed(self) -> list[Instance]:
         """Give the instances that this run is sure of, by name."""
@@ -148,7 +163,7 @@ class Compiler:
         lists["instances"].append(
             {
                 "name": instance.name, "id": instance.id, "cpu": instance.cpu, "memory": instance.memory, "nics": nics, "power": instance.power,
-                **instance.options, "labels": self.labels(instance, node),
+                **instance.options, **_present(volumes=[{"name": name} for name in self.disks_of(instance)] or None), "labels": self.labels(instance, node),
             }
         )  # fmt: skip
 

@@ -11,23 +11,25 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import mac_address, mac_problem, short_id
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.consistency import cloud_problems
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Image, Instance, Network, Nic
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, DataVolume, Image, Instance, Network, Nic
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import Reader, entries, nearest, parse_size, shown
 
 IMAGE_KEYS = ("url", "path", "checksum", "format")
 NETWORK_KEYS = ("vni", "cidr", "nat", "gateway", "gateway_node", "mtu", "dns", "encapsulation", "nodes", "protect")
+VOLUME_KEYS = ("size", "instance", "node")
 NIC_KEYS = ("network", "address", "mac")
 INSTANCE_KEYS = (
-    "image", "network", "nics", "address", "mac", "node", "cpu", "memory", "disk", "user", "ssh_keys", "password_hash", "user_data",
+    "image", "network", "nics", "address", "mac", "node", "cpu", "cpu_max", "memory", "memory_max", "disk", "user", "ssh_keys", "password_hash", "user_data",
     "power", "vnc", "vnc_display", "accel", "grace", "copy", "restart", "protect",
 )  # fmt: skip
 # The whole declaration's own keys: the argument's name, and the variable's where the argument is not given.
 DECLARATION = {
-    "images": "cloud_images", "networks": "cloud_networks", "instances": "cloud_instances", "ssh_keys": "cloud_ssh_keys", "user": "cloud_user",
-    "encapsulation": "cloud_encapsulation", "underlay_mtu": "cloud_underlay_mtu", "purge": "cloud_purge",
+    "images": "cloud_images", "networks": "cloud_networks", "instances": "cloud_instances", "volumes": "cloud_volumes",
+    "ssh_keys": "cloud_ssh_keys", "user": "cloud_user", "encapsulation": "cloud_encapsulation", "underlay_mtu": "cloud_underlay_mtu", "purge": "cloud_purge",
     "purge_limit": "cloud_purge_limit", "purge_volumes": "cloud_purge_volumes",
 }  # fmt: skip
 
@@ -63,15 +65,19 @@ def parse(declaration: dict[str, Any], node_names: Sequence[str]) -> tuple[Cloud
         if network:
             networks[name] = network
     instances: dict[str, Instance] = {}
-    for name, spec in entries("cloud_instances", declaration.get("instances"), problems).items():
+    declared_instances = entries("cloud_instances", declaration.get("instances"), problems)
+    for name, spec in declared_instances.items():
         instance = _instance(name, spec, list(images), list(declared_networks), node_names, defaults, problems)
         if instance:
             instances[name] = instance
+    declared_volumes = entries("cloud_volumes", declaration.get("volumes"), problems)
+    volumes = {name: _volume(name, spec, list(declared_instances), node_names, problems) for name, spec in declared_volumes.items()}
     limit = common.integer("purge_limit", 0, 1 << 20, " of instances")
     cloud = Cloud(
         {name: image for name, image in sorted(images.items()) if image},
         dict(sorted(networks.items())),
         dict(sorted(instances.items())),
+        {name: volume for name, volume in sorted(volumes.items()) if volume},
         common.integer("underlay_mtu", MIN_MTU + OVERHEAD[6], 65535, " of bytes") or 1500,
         bool(common.flag("purge")),
         DEFAULT_PURGE_LIMIT if limit is None else limit,
@@ -215,8 +221,8 @@ def _instance(
     nics = _nics(name, reader, networks)
     node = reader.known("node", node_names, "node in the group")
     cpu = reader.integer("cpu", 1, MAX_CPUS, " of CPUs")
-    memory = _memory(reader)
-    disk = _disk(reader)
+    memory = _memory(reader, "memory")
+    disk = _disk(reader, "disk")
     login = _login(reader, defaults)
     options = {
         "vnc": reader.choice("vnc", ("socket", "loopback", "none")),
@@ -224,7 +230,13 @@ def _instance(
         "accel": reader.choice("accel", ("auto", "kvm", "tcg")),
         "grace": reader.integer("grace", 0, 86400, " of seconds"),
         "restart": reader.choice("restart", ("never", "when_required")),
+        "cpu_max": reader.integer("cpu_max", 1, MAX_CPUS, " of CPUs"),
+        "memory_max": _memory(reader, "memory_max"),
     }
+    for key, declared, default in (("cpu", cpu, 1), ("memory", memory, 1024)):
+        most = options[f"{key}_max"]
+        if isinstance(most, int) and most < (declared or default):
+            reader.add(f"{key}_max", f"{most} is less than {key}, {declared or default}; declare at least that, or leave it out.")
     if options["vnc"] == "loopback" and not reader.has("vnc_display"):
         reader.add("vnc_display", "it is missing; vnc: loopback needs a display of its own on the node, 0 for TCP port 5900.")
     power = reader.choice("power", ("running", "stopped")) or "running"
@@ -238,34 +250,47 @@ def _instance(
     )  # fmt: skip
 
 
-def _memory(reader: Reader) -> int | None:
-    value = reader.spec.get("memory")
+def _volume(name: str, spec: object, instances: list[str], node_names: Sequence[str], problems: list[str]) -> DataVolume | None:
+    reader = Reader(f"cloud_volumes.{name}", spec, VOLUME_KEYS, problems)
+    reader.require("size")
+    size = _disk(reader, "size")
+    instance = reader.known("instance", instances, "instance")
+    if instance is None and reader.has("instance"):
+        problems[-1] += " To keep the volume without one, leave `instance` out."
+    node = reader.known("node", node_names, "node in the group")
+    if instance_id(name) or name.endswith("-seed"):
+        reader.problems.append(f"{reader.place}: an instance's own disk or seed has such a name; choose another.")
+    return None if size is None else DataVolume(name, size, instance, node)
+
+
+def _memory(reader: Reader, key: str) -> int | None:
+    value = reader.spec.get(key)
     if value is None:
         return None
     plain = isinstance(value, int) or (isinstance(value, str) and value.isascii() and value.isdigit())
     size = parse_size(value)
     if size is None or (not plain and size % (1 << 20)):
-        reader.add("memory", f"{shown(value)} is not an amount of memory; write MiB as a number, such as 4096, or 4G.")
+        reader.add(key, f"{shown(value)} is not an amount of memory; write MiB as a number, such as 4096, or 4G.")
         return None
     mebibytes = size if plain else size >> 20
     if not MIN_MEMORY <= mebibytes <= MAX_MEMORY:
-        reader.add("memory", f"{shown(value)} is {mebibytes} MiB; from {MIN_MEMORY} to {MAX_MEMORY} MiB are possible.")
+        reader.add(key, f"{shown(value)} is {mebibytes} MiB; from {MIN_MEMORY} to {MAX_MEMORY} MiB are possible.")
         return None
     return mebibytes
 
 
-def _disk(reader: Reader) -> int | None:
-    value = reader.spec.get("disk")
+def _disk(reader: Reader, key: str) -> int | None:
+    value = reader.spec.get(key)
     if value is None:
         return None
     size = parse_size(value)
     if size is None:
-        reader.add("disk", f"{shown(value)} is not a size; write it as 10G (K, M, G, T of 1024).")
+        reader.add(key, f"{shown(value)} is not a size; write it as 10G (K, M, G, T of 1024).")
     elif not MIN_DISK <= size <= MAX_DISK:
-        reader.add("disk", f"{shown(value)} is {size} bytes; from 1M to 64T are possible. Write the unit: 10G.")
+        reader.add(key, f"{shown(value)} is {size} bytes; from 1M to 64T are possible. Write the unit: 10G.")
         return None
     elif size % 512:
-        reader.add("disk", f"{shown(value)} is not a whole number of sectors of 512 bytes; write the unit: 10G.")
+        reader.add(key, f"{shown(value)} is not a whole number of sectors of 512 bytes; write the unit: 10G.")
         return None
     return size
 

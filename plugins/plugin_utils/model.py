@@ -61,7 +61,7 @@ class Instance:
 
     :ivar memory: MiB.
     :ivar disk: Bytes, or None for the image's own size.
-    :ivar options: What goes to the instance module as it was declared (vnc, accel, grace, restart).
+    :ivar options: What goes to the instance module as it was declared (vnc, accel, grace, restart, cpu_max, memory_max).
     """
 
     name: str
@@ -87,6 +87,21 @@ class Instance:
 
 
 @dataclass(frozen=True)
+class DataVolume:
+    """A disk of its own, which outlives the instance that has it.
+
+    :ivar size: Bytes.
+    :ivar instance: Which instance has it; None for none at this time.
+    :ivar node: Where it is to be made.
+    """
+
+    name: str
+    size: int
+    instance: str | None
+    node: str | None
+
+
+@dataclass(frozen=True)
 class Cloud:
     """A whole declaration, valid in itself.
 
@@ -97,6 +112,7 @@ class Cloud:
     images: dict[str, Image]
     networks: dict[str, Network]
     instances: dict[str, Instance]
+    volumes: dict[str, DataVolume] = field(default_factory=dict)
     underlay_mtu: int = 1500
     purge: bool = False
     purge_limit: int = 3
@@ -133,6 +149,8 @@ class Facts:
     :ivar underlay: Networks (netaddr.IPNetwork with the node's address in it) on links that are not ours.
     :ivar tunnels: Names of our tunnels that are there, None when the node did not say.
     :ivar networks: The networks whose bridge is there, with that bridge's networks (netaddr.IPNetwork with the node's address in it).
+    :ivar volumes: Names of our volumes, instances' own disks among them.
+    :ivar attached: The instance that has it, by volume.
     """
 
     memory: int | None = None
@@ -140,6 +158,8 @@ class Facts:
     underlay: tuple[Any, ...] = ()
     tunnels: frozenset[str] | None = None
     networks: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    volumes: frozenset[str] = frozenset()
+    attached: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

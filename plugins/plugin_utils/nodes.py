@@ -63,6 +63,13 @@ def read_facts(info: Mapping[str, Any]) -> Facts:
             for name, network in _mapping(info.get("networks")).items()
             if _mapping(network).get("bridge")
         },
+        frozenset(map(str, _mapping(info.get("volumes")))),
+        {
+            str(volume): str(name)
+            for name, instance in _mapping(info.get("instances")).items()
+            for volumes in [_mapping(instance).get("volumes")]
+            for volume in (volumes if isinstance(volumes, (list, tuple)) else ())
+        },
     )
 
 

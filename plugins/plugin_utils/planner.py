@@ -12,20 +12,25 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.addresses import allocate
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.compile import KINDS, Compiler
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.consistency import node_problems
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.data_volumes import attachment_problems, locate, pin, settle
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import parse
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Snapshot
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import read_nodes, read_snapshot
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.placement import Scheduler, fewest, place
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.purge import Purge, read_infos
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.rebuild import select
 
 
-def make_plan(declaration: dict[str, Any], nodes: object, snapshot: Snapshot | None = None, scheduler: Scheduler = fewest) -> dict[str, Any]:
+def make_plan(
+    declaration: dict[str, Any], nodes: object, snapshot: Snapshot | None = None, scheduler: Scheduler = fewest, rebuild: object = None
+) -> dict[str, Any]:
     """Compile a declaration.
 
     :param declaration: Values of any type, see :data:`declaration.DECLARATION`.
     :param nodes: See :func:`nodes.read_nodes`; of any type too.
     :param snapshot: What is allocated so far; by default what the nodes' infos say.
     :param scheduler: Chooses the node of an instance that is new and not pinned.
+    :param rebuild: The instances that are to be rebuilt, see :func:`rebuild.read_names`; None for none.
     :returns: The result of the module cloud_plan, without ``changed``.
     :raises ComputeError: With every problem of the declaration, in one message.
     """
@@ -39,6 +44,9 @@ def make_plan(declaration: dict[str, Any], nodes: object, snapshot: Snapshot | N
     problems += node_problems(cloud, list(known.values()))
     raise_all(problems)
     missing = [name for name, node in known.items() if node.missing]
+    where = locate(cloud, list(known.values()), problems)
+    problems += attachment_problems(cloud, list(known.values()))
+    cloud = pin(cloud, where, snapshot, problems)
     placement, found = place(cloud, list(known.values()), snapshot, scheduler)
     problems += found
     addresses, found = allocate(cloud, snapshot, not missing)
@@ -47,23 +55,29 @@ def make_plan(declaration: dict[str, Any], nodes: object, snapshot: Snapshot | N
         # An instance that is there must not drop out of the lists: a purge would take it for undeclared.
         if name in snapshot.allocations:
             problems.append(f"cloud_instances.{name}: {', '.join(missing)} missing in this run, {why}; declare the address, or run with all nodes.")
-    compiler = Compiler(cloud, known, placement, addresses)
+    homes, volumes_left_out = settle(cloud, list(known.values()), where, placement, problems)
+    compiler = Compiler(cloud, known, placement, addresses, homes)
     problems += compiler.problems() + compiler.collisions() + compiler.display_problems()
     raise_all(problems)
     lists = compiler.lists()
     purge = Purge(cloud, read_infos(nodes), lists, compiler, {**placement.left_out, **addresses.left_out})
     raise_all(purge.problems())
     left_out = dict(sorted({**addresses.left_out, **placement.left_out}.items()))
+    all_left_out = {**left_out, **{f"volume {name}": why for name, why in volumes_left_out.items()}}
+    rebuilt, found = select(rebuild, cloud, lists, placement, left_out)
+    raise_all(found)
     return {
         "nodes": lists,
         "instances": compiler.instances(),
         "networks": compiler.networks(),
+        "volumes": compiler.volumes(),
         "missing_nodes": missing,
-        "left_out": left_out,
+        "left_out": all_left_out,
         "undeclared": {name: allocation.node for name, allocation in sorted(snapshot.allocations.items()) if name not in cloud.instances},
         "purge": purge.by_node(),
+        "rebuild": rebuilt,
         "counts": _counts(cloud, lists, len(missing), len(left_out)),
-        "warnings": addresses.warnings + purge.warnings() + _warnings(cloud, missing, left_out),
+        "warnings": addresses.warnings + purge.warnings() + _warnings(cloud, missing, all_left_out),
     }
 
 

@@ -126,6 +126,7 @@ class Purge:
             spare["taps"] |= {tap_name(instance, index) for index in range(len(instance.nics))}
             spare["seeds"].add(f"compute-{instance.id}")
             spare["volumes"].add(f"compute-{instance.id}")
+        spare["volumes"] |= set(self.cloud.volumes) - set(self.compiler.homes)
         missing = [name for name, other in self.compiler.nodes.items() if other.missing]
         for network in self.cloud.networks.values() if missing else ():
             if node in self.compiler.hosts(network):

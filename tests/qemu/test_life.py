@@ -57,22 +57,22 @@ def test_life(root: Path, run: Converge, volume: Volume) -> None:
         same = run([machine()], check=check)
         assert (same["changed"], same["commands"], same["diff"]) == (False, [], [])
 
-    predicted = run([machine(cpu=2)], check=True)
-    changed = run([machine(cpu=2)])
+    predicted = run([machine(cpu_model="qemu64")], check=True)
+    changed = run([machine(cpu_model="qemu64")])
     assert changed["commands"] == predicted["commands"]
-    assert entry(changed)["restart_reason"] == entry(predicted)["restart_reason"] == "cpu is 1, declared 2"
-    assert entry(run([machine(cpu=2)]))["restart_required"]
+    assert entry(changed)["restart_reason"] == entry(predicted)["restart_reason"] == "cpu_model is max, declared qemu64"
+    assert entry(run([machine(cpu_model="qemu64")]))["restart_required"]
     pid = read(root)["one"].pid
-    predicted = run([machine(cpu=2)], check=True, restart="when_required")
-    restarted = run([machine(cpu=2)], restart="when_required")
+    predicted = run([machine(cpu_model="qemu64")], check=True, restart="when_required")
+    restarted = run([machine(cpu_model="qemu64")], restart="when_required")
     assert restarted["commands"] == predicted["commands"] != []
     assert read(root)["one"].pid not in (0, pid)
-    assert not entry(run([machine(cpu=2)], restart="when_required"))["changed"]
+    assert not entry(run([machine(cpu_model="qemu64")], restart="when_required"))["changed"]
 
-    stopped = run([machine(cpu=2, power="stopped")])
+    stopped = run([machine(cpu_model="qemu64", power="stopped")])
     assert stopped["after"]["one"]["power"] == "stopped"
-    assert not run([machine(cpu=2, power="stopped")])["changed"]
-    assert entry(run([machine(cpu=2)]))["reasons"] == ["is stopped, declared running"]
+    assert not run([machine(cpu_model="qemu64", power="stopped")])["changed"]
+    assert entry(run([machine(cpu_model="qemu64")]))["reasons"] == ["is stopped, declared running"]
 
     predicted = run([{"name": "one", "grace": 0}], check=True, state="absent")
     gone = run([{"name": "one", "grace": 0}], state="absent")
@@ -246,7 +246,7 @@ def test_without_root(root: Path, volume: Volume) -> None:
     layout = Layout(str(root))
     disk = volume(ID)
     declared: dict[str, Any] = {"nics": [{"type": "user", "hostfwd": []}], "volumes": [], "volume_format": "qcow2", "cpu_model": None}
-    item = {"cpu": 1, "vnc": "none", "boot_network": False, "labels": {}, **machine(), **declared}
+    item = {"cpu": 1, "cpu_max": None, "memory_max": None, "vnc": "none", "boot_network": False, "labels": {}, **machine(), **declared}
     where = qemu.paths(item, layout)
     os.makedirs(where.folder)
     for script, text in ((where.start, qemu.start_script(item, layout, "tcg")), (where.stop, qemu.stop_script(item, layout))):

@@ -225,6 +225,23 @@ def test_pending_restart_is_what_qemu_has_open(root: Path, run: Converge, guest:
     assert back["changed"] and not back["results"][0]["restart_required"]
 
 
+def test_rebuild_gives_a_new_instance_id(root: Path, run: Converge, guest: None) -> None:
+    """The seed itself tells the next run which one it is."""
+    for number, expected in enumerate(("iid-af95e879-2", "iid-af95e879-3")):
+        check = run(SeedKind, check=True, seeds=[SEED], rebuild=[NAME])
+        real = run(SeedKind, seeds=[SEED], rebuild=[NAME])
+        entry = real["results"][0]
+        assert check["commands"] == real["commands"] and check["after"] == real["after"]
+        assert (entry["effect"], entry["instance_id"], entry["restart_required"]) == ("rebuild", expected, True)
+        again = run(SeedKind, seeds=[SEED])
+        assert not again["changed"] and again["results"][0]["instance_id"] == expected
+        (root / f"run/instances/{NAME}/meta_data.cfg").unlink()
+        if number:
+            image_of(root).unlink()
+        else:
+            assert run(SeedKind, seeds=[SEED])["results"][0]["instance_id"] == expected  # either of the two will do
+
+
 def test_user_data_alone_needs_no_restart(root: Path, run: Converge, guest: None) -> None:
     for expected in (True, False):
         result = run(SeedKind, seeds=[{**SEED, "user_data": {"packages": ["nginx"]}}])

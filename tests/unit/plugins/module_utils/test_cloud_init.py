@@ -142,3 +142,17 @@ def test_what_is_refused(change: dict[str, Any], words: str) -> None:
     found = cloud_init.problems("seeds[0]", {**SEED, **change})
     assert len(found) == 1 and words in found[0]
     assert "c2VjcmV0" not in found[0] and "ubuntu" not in found[0].lower().replace("'ubuntu' is not a user", "")
+
+
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fullmatch=True))
+def test_the_next_instance_id_is_another_one_each_time(current: str) -> None:
+    seen = {current}
+    for _turn in range(3):
+        current = cloud_init.next_instance_id(current)
+        assert current not in seen and cloud_init.problems("seeds[0]", {**SEED, "instance_id": current}) == []
+        seen.add(current)
+
+
+def test_the_next_instance_id_counts() -> None:
+    assert cloud_init.next_instance_id("iid-af95e879") == "iid-af95e879-2"
+    assert cloud_init.next_instance_id("iid-af95e879-9") == "iid-af95e879-10"

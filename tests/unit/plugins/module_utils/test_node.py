@@ -82,6 +82,7 @@ def test_images_and_instances(tmp_path: Path) -> None:
     Path(layout.image("broken")).write_bytes(b"QFI\xfb\0\0\0\7")
     Path(layout.image(".half")).write_bytes(b"")
     declared = item(name="web-1", id="af95e879", memory=512, labels={"networks": ["blue"], "addresses": ["192.168.88.2"]})
+    declared["volumes"] = [{"name": "data-1", "path": None, "format": "qcow2"}, {"name": None, "path": "/srv/data.img", "format": "raw"}]
     start = Path(layout.instance("compute-af95e879").start)
     start.parent.mkdir()
     start.write_text(qemu.start_script(declared, layout, "tcg"), encoding="utf-8")
@@ -93,7 +94,7 @@ def test_images_and_instances(tmp_path: Path) -> None:
     assert found["instances"] == {
         "web-1": {
             "id": "af95e879", "labels": {"networks": ["blue"], "addresses": ["192.168.88.2"]}, "cpu": 1, "memory": 512, "running": False, "enabled": False,
-            "supervisor": "systemd",
+            "supervisor": "systemd", "volumes": ["data-1"],
         }
     }  # fmt: skip
 

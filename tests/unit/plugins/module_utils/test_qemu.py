@@ -18,13 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "instance"
+TALK: Item = {"name": "web-1", "id": "af95e879", "cpu": 2, "memory": 4096, "accel": "kvm", "nics": [{"mac": "02:00:5e:10:00:01"}]}
 CASES: dict[str, Item] = {
-    "talk": {"name": "web-1", "id": "af95e879", "cpu": 2, "memory": 4096, "accel": "kvm", "nics": [{"mac": "02:00:5e:10:00:01"}]},
+    "talk": TALK,
     "full": FULL,
     "alone": {
         "name": "ik-node-01", "memory": 3072, "cpu": 2, "accel": "tcg", "cpu_model": "qemu64,+svm,+npt", "supervisor": "none", "vnc": "none",
         "nics": [{"type": "user", "hostfwd": ["tcp:127.0.0.1:22101:22"]}, {"type": "socket", "mcast": "230.0.0.1:23100"}],
     },
+    "reserve": {**TALK, "cpu_max": 8, "memory_max": 8192},
     "netboot": {"name": "pxe", "accel": "tcg", "boot_network": True, "vnc": "loopback", "vnc_display": 1, "seed": False, "nics": [{"tap": "vnet-blue"}]},
 }  # fmt: skip
 
@@ -67,12 +69,13 @@ def test_units() -> None:
 def test_describe() -> None:
     declared = item(**CASES["full"])
     assert qemu.describe(qemu.options(declared, LAYOUT, "kvm")) == {
-        "cpu": 2, "memory": 4096, "accel": "kvm", "cpu_model": "host", "supervisor": "systemd",
+        "cpu": 2, "cpu_max": 4, "memory": 4096, "memory_max": 4096, "accel": "kvm", "cpu_model": "host", "supervisor": "systemd",
         "vnc": "unix:/var/lib/compute-service/run/instances/compute-af95e879/vnc.sock",
         "disks": [
             {"path": "/var/lib/compute-service/lib/volumes/compute-af95e879.img", "format": "qcow2", "readonly": False},
             {"path": "/var/lib/compute-service/lib/volumes/compute-af95e879-seed.img", "format": "raw", "readonly": True},
             {"path": "/srv/data.img", "format": "raw", "readonly": False},
+            {"path": "/var/lib/compute-service/lib/volumes/data-1.img", "format": "qcow2", "readonly": False},
         ],
         "nics": [
             {"type": "tap", "mac": "02:00:5e:10:00:01", "mtu": 1430, "tap": "vnet-af95e879"},
@@ -87,20 +90,21 @@ def test_describe() -> None:
     ("change", "phrases"),
     [
         ({}, []),
-        ({"cpu": 4}, ["cpu is 2, declared 4"]),
-        ({"memory": 8192}, ["memory is 4096, declared 8192"]),
+        ({"cpu": 4}, ["cpu is 2, declared 4", "cpu_max is 4, declared 8"]),
+        ({"memory": 8192}, ["memory is 4096, declared 8192", "memory_max is 4096, declared 8192"]),
+        ({"memory": 1024, "memory_max": 4096}, ["memory is 4096, declared 1024"]),
         ({"accel": "tcg"}, ["accel is kvm, declared tcg", "cpu_model is host, declared max"]),
         ({"vnc": "none"}, ["vnc is unix:/var/lib/compute-service/run/instances/compute-af95e879/vnc.sock, declared none"]),
         ({"supervisor": "none"}, ["supervisor is systemd, declared none"]),
         (
             {"volumes": [{"path": "/srv/data.img"}]},
-            ["`-drive file=/srv/data.img,format=qcow2,if=virtio,discard=unmap` is declared, not there"],
+            ["disk /srv/data.img is declared, not there"],
         ),
         (
             {"nics": [{"mac": "02:00:5e:10:00:02"}]},
             [
-                "`-device virtio-net-pci,netdev=network0,mac=02:00:5e:10:00:01,host_mtu=1450,romfile=` is there, not declared",
-                "`-device virtio-net-pci,netdev=network0,mac=02:00:5e:10:00:02,host_mtu=1450,romfile=` is declared, not there",
+                "card 02:00:5e:10:00:01 is there, not declared",
+                "card 02:00:5e:10:00:02 is declared, not there",
             ],
         ),
         ({"labels": {"a": 1}, "grace": 5, "power": "stopped"}, []),

@@ -26,7 +26,7 @@ FULL: Item = {
     "cpu": 2,
     "memory": 4096,
     "accel": "kvm",
-    "volumes": [{"path": "/srv/data.img", "format": "raw"}],
+    "volumes": [{"path": "/srv/data.img", "format": "raw"}, {"name": "data-1"}],
     "nics": [
         {"type": "tap", "mac": "02:00:5e:10:00:01", "mtu": 1430},
         {"type": "user", "hostfwd": ["tcp:127.0.0.1:22101:22", "udp:127.0.0.1:5353:53"]},
@@ -81,7 +81,7 @@ def _made(change: Change, found: Found | None, kind: InstanceKind) -> Found | No
                 return None
             now.files = {path: file for path, file in now.files.items() if not path.startswith(step.path)}
         elif isinstance(step, StartInstance):
-            now.pid, now.running, now.unit = 4711, now.options, {"ActiveState": "active"} if step.unit else {}
+            now.pid, now.running, now.replaced, now.unit = 4711, now.options, [], {"ActiveState": "active"} if step.unit else {}
         elif isinstance(step, StopInstance) or (isinstance(step, Run) and step.argv[:2] == ("systemctl", "stop")):
             now.pid, now.running, now.unit = 0, None, {}
         elif isinstance(step, Run) and step.argv[:2] == ("systemctl", "reset-failed"):

@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import instance_checks, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils import instance_checks, live, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, Item, plan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import WriteStart
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import properties
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import RestartInstance, WriteStart
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import FULL, LAYOUT, ROOT, after, commands, declared, item
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -52,6 +53,7 @@ def test_create_with_systemd() -> None:
         FOLDER_STEP,
         f"install -D -m 0755 /dev/stdin {FOLDER}/start",
         f"install -D -m 0755 /dev/stdin {FOLDER}/stop",
+        f"install -D -m 0755 /dev/stdin {FOLDER}/qmp",
         *SHARED,
         "systemctl daemon-reload",
         "systemctl start compute-console.timer",
@@ -68,7 +70,7 @@ def test_create_with_systemd() -> None:
 def test_create_alone() -> None:
     """As root QEMU runs as its user; for anybody else as themselves."""
     changes, _have = after(declared(ALONE), {})
-    scripts = [f"install -D -m 0755 /dev/stdin {FOLDER}/start", f"install -D -m 0755 /dev/stdin {FOLDER}/stop"]
+    scripts = [f"install -D -m 0755 /dev/stdin {FOLDER}/{script}" for script in ("start", "stop", "qmp")]
     assert commands(changes) == [FOLDER_STEP, *scripts, f"runuser -u compute-service -- {FOLDER}/start"]
     changes, _have = after(declared(ALONE, as_root=False), {})
     assert commands(changes) == [f"install -d -m 0750 {FOLDER}", *scripts, f"{FOLDER}/start"]
@@ -84,6 +86,16 @@ def test_second_run_is_empty(before: Item) -> None:
     kind, have = running(before)
     changes, _same = after(again(kind, before), have)
     assert [change for change in changes if change.steps or change.reasons or change.restart_reason] == []
+
+
+def test_an_instance_is_not_renamed() -> None:
+    """Where the id tells; with another id it is another instance."""
+    kind, have = running(TALK)
+    found = {"web-2": Found({}, owned=False, raw=have["web-1"].raw), **have}
+    with pytest.raises(
+        ComputeError, match=r"instance web-2: its id af95e879 is that of web-1.* not renamed.*Declare it as web-1 again; or declare web-2 with another id"
+    ):
+        after(again(kind, {**TALK, "name": "web-2"}), found)
 
 
 def test_restart_is_pending_until_it_happened() -> None:
@@ -109,7 +121,29 @@ def test_restart_is_pending_until_it_happened() -> None:
 def test_restart_alone() -> None:
     kind, have = running(ALONE)
     changes, have = after(again(kind, {**ALONE, "memory": 2048}, restart="when_required"), have)
-    assert commands(changes)[1:] == [f"runuser -u compute-service -- {FOLDER}/stop", f"runuser -u compute-service -- {FOLDER}/start"]
+    assert commands(changes)[1:] == [f"runuser -u compute-service -- {FOLDER}/stop && runuser -u compute-service -- {FOLDER}/start"]
+
+
+def test_restart_for_what_others_changed() -> None:
+    """A seed that boots read, or a disk made anew: told by the module that is just changing it, or seen."""
+    kind, have = running(TALK)
+    seen = {"web-1": Found(have["web-1"].props, True, replace(have["web-1"].raw, replaced=["its disk was made anew"]))}
+    for there, options in ((have, {"restart_reasons": {"compute-af95e879": "its disk was made anew"}}), (seen, {})):
+        changes, same = after(again(kind, TALK, **options), there)
+        assert (commands(changes), changes[0].restart_reason) == ([], "its disk was made anew")
+        changes, done = after(again(kind, TALK, restart="when_required", **options), same)
+        assert commands(changes) == [f"systemctl restart {UNIT}"]
+        assert (changes[0].effect, changes[0].reasons) == ("restart", ["restart: its disk was made anew"])
+        assert commands(after(again(kind, TALK, restart="when_required"), done)[0]) == []
+    assert commands(after(again(kind, TALK, restart="when_required", restart_reasons={"compute-0a1b2c3d": "another"}), have)[0]) == []
+
+
+def test_restart_waits_for_a_guest_that_answered() -> None:
+    kind, have = running({**TALK, "labels": {"addresses": ["192.168.88.102"]}})
+    changes, _have = after(again(kind, {**TALK, "cpu": 8, "labels": {"addresses": ["192.168.88.102"]}}, restart="when_required"), have)
+    step = next(step for step in changes[0].steps if isinstance(step, RestartInstance))
+    assert step.guest == Guest(f"{FOLDER}/agent.sock", (("vnet-af95e879", "192.168.88.102"),))
+    assert "restart_serial: -1" in declared(TALK, restart_serial=-1).list_problems([])[0]
 
 
 def test_from_alone_to_systemd() -> None:
@@ -119,7 +153,7 @@ def test_from_alone_to_systemd() -> None:
     assert changes[0].restart_reason == "supervisor is none, declared systemd"
     assert f"systemctl enable {UNIT}" in commands(changes)
     changes, have = after(again(kind, TALK, restart="when_required"), have)
-    assert commands(changes)[-2:] == [f"runuser -u compute-service -- {FOLDER}/stop", f"systemctl start {UNIT}"]
+    assert commands(changes)[-1] == f"runuser -u compute-service -- {FOLDER}/stop && systemctl start {UNIT}"
 
 
 def test_power() -> None:
@@ -273,8 +307,9 @@ def test_id_cannot_change() -> None:
 
 def test_foreign_folder_is_an_error() -> None:
     kind = declared(TALK)
+    theirs = Instance("compute-af95e879", "af95e879", FOLDER, owned=False)
     with pytest.raises(ComputeError, match="did not make"):
-        plan(kind, kind.params["instances"], {"web-1": Found({}, owned=False)}, False)
+        plan(kind, kind.params["instances"], {"web-1": Found({}, owned=False, raw=theirs)}, False)
 
 
 def test_auto_probes_once_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,10 +343,17 @@ def words(kind: InstanceKind, index: int = 0) -> str:
         ({"name": "Web"}, "instances[0].name: 'Web' is not a valid name"),
         ({"id": "AF95E879"}, "instances[0].id: 'AF95E879' is not an id"),
         ({"cpu": 0}, "instances[0].cpu: 0 is out of range; 1 to 255"),
+        ({"cpu": 4, "cpu_max": 2}, "instances[0].cpu_max: 2 is out of range; 4 to 255"),
+        ({"memory_max": 512}, "instances[0].memory_max: 512 is out of range; 4096 to"),
+        ({"volumes": [{"path": f"/srv/{number}.img"} for number in range(17)]}, "instances[0].volumes: 17 disks are too many; 16 fit"),
         ({"memory": 8}, "instances[0].memory: 8 is out of range"),
         ({"grace": -1}, "instances[0].grace: -1 is out of range"),
         ({"volume": "disk.img"}, "instances[0].volume: 'disk.img' is not usable"),
         ({"volumes": [{"path": "/srv/../etc/shadow"}]}, "instances[0].volumes[0].path"),
+        ({"volumes": [{"format": "raw"}]}, "instances[0].volumes[0]: give just one of name"),
+        ({"volumes": [{"name": "a", "path": "/srv/a.img"}]}, "instances[0].volumes[0]: give just one of name"),
+        ({"volumes": [{"name": "../a"}]}, "instances[0].volumes[0].name"),
+        ({"volumes": [{"name": "compute-0a1b2c3d"}]}, "instances[0].volumes[0].name: 'compute-0a1b2c3d' is an instance's own disk"),
         ({"volume": "/home/me/disk.img"}, "instances[0].volume: /home/me/disk.img lies where services don't see it"),
         ({"cpu_model": "host,"}, "instances[0].cpu_model"),
         ({"user": "a b"}, "instances[0].user"),
@@ -425,7 +467,7 @@ ITEMS = st.fixed_dictionaries(
         "grace": st.integers(0, 600),
         "user": st.sampled_from(["compute-service", "other"]),
         "cpu_model": st.sampled_from(["max", "qemu64,+svm"]),
-        "volumes": st.sampled_from([[], [{"path": "/srv/d.img"}], [{"path": "/dev/vg/lv", "format": "raw"}]]),
+        "volumes": st.sampled_from([[], [{"path": "/srv/d.img"}], [{"name": "data-1"}], [{"path": "/dev/vg/lv", "format": "raw"}]]),
         "nics": st.lists(NICS, max_size=2),
         "labels": st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=2),
     },
@@ -451,3 +493,67 @@ def test_any_change_converges(first: list[Item], second: list[Item]) -> None:
     _changes, have = after(kind, have)
     assert have == {}
     assert kind.shared == {}
+
+
+def speaking(have: dict[str, Found]) -> dict[str, Found]:
+    """Give the same node where QEMU answers: two processors of four, and all of its memory."""
+    slots = tuple({"type": "host-x86_64-cpu", "props": {"core-id": number}} for number in (2, 3))
+    devices = {"card0": "virtio-net-pci", "balloon": "virtio-balloon-pci"}
+    truth = live.Truth(2, slots, 4, 0, 4096 << 20, devices, former=frozenset(devices))
+    raw = replace(have["web-1"].raw, truth=truth, runs_as="compute-service", owner="compute-service")
+    return {**have, "web-1": Found(have["web-1"].props, True, raw)}
+
+
+def test_live_changes_come_after_the_files() -> None:
+    kind, have = running(TALK)
+    have = speaking(have)
+    assert commands(after(again(kind, TALK), have)[0]) == []
+    changes, _have = after(again(kind, {**TALK, "cpu": 3, "memory": 1024}), have)
+    assert commands(changes) == [
+        f"install -D -m 0755 /dev/stdin {FOLDER}/start",
+        f"""runuser -u compute-service -- {FOLDER}/qmp device_add '{{"driver": "host-x86_64-cpu", "id": "cpu1", "core-id": 2}}'""",
+        f"""runuser -u compute-service -- {FOLDER}/qmp balloon '{{"value": 1073741824}}'""",
+    ]
+    assert changes[0].reasons == ["cpu is 2, declared 3", "memory is 4096, declared 1024"]
+    assert (changes[0].restart_reason, changes[0].warnings) == ("", [])
+
+
+def test_a_restart_makes_live_steps_needless() -> None:
+    kind, have = running(TALK)
+    change = {**TALK, "cpu": 3, "vnc": "none"}
+    texts = commands(after(again(kind, change, restart="when_required"), speaking(have))[0])
+    assert texts[1:] == [f"systemctl restart {UNIT}"]
+    texts = commands(after(again(kind, change), speaking(have))[0])
+    assert [text.split()[5] for text in texts[1:]] == ["device_add"]
+
+
+def test_disk_outside_of_the_sandbox_waits() -> None:
+    kind, have = running(TALK)
+    for path, pending in ((f"{ROOT}/lib/volumes/data.img", ""), ("/srv/data.img", "disk /srv/data.img is declared, not there")):
+        changes, _have = after(again(kind, {**TALK, "volumes": [{"path": path}]}), speaking(have))
+        assert changes[0].restart_reason == pending
+
+
+def test_silent_qemu_is_left_alone() -> None:
+    """What does not answer is not restarted for what its command line no longer says."""
+    kind, have = running(TALK)
+    raw = replace(have["web-1"].raw, silent=True)
+    changes, _have = after(again(kind, {**TALK, "cpu": 3}, restart="when_required"), {"web-1": Found(have["web-1"].props, True, raw)})
+    assert commands(changes) == [f"install -D -m 0755 /dev/stdin {FOLDER}/start"]
+    assert "QEMU does not answer" in changes[0].warnings[0]
+
+
+def test_other_user_waits_for_a_restart() -> None:
+    kind, have = running(TALK)
+    changes, _have = after(again(kind, {**TALK, "user": "other"}), speaking(have))
+    assert changes[0].restart_reason == "user is compute-service, declared other"
+
+
+def test_guest_without_a_balloon_is_named() -> None:
+    talk = {**TALK, "memory": 1024, "memory_max": 4096}
+    kind, have = running(talk)
+    have = speaking(have)
+    have["web-1"].raw.truth = replace(have["web-1"].raw.truth, given_back=3072 << 20)
+    changes, _have = after(again(kind, talk), have)
+    assert (commands(changes), changes[0].restart_reason) == ([], "")
+    assert "its guest still has 4096 MiB of memory, not the 1024" in changes[0].warnings[0]

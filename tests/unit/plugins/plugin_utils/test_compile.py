@@ -43,6 +43,7 @@ RICH: dict[str, Any] = {
         },
         {"name": "red", "vni": 90, "cidr": "192.168.90.0/28", "gateway": False, "mtu": 1400},
     ],
+    "volumes": {"data-2": {"size": "512M", "instance": "db-1"}, "data-1": {"size": "20G", "instance": "db-1"}, "spare": {"size": "1G", "node": "ik-node-01"}},
     "instances": [
         {
             "name": "db-1",

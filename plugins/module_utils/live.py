@@ -1,0 +1,180 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a running QEMU has at this moment, which its command line no longer says once something was plugged in or out: asked over QMP."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
+
+# A QEMU that is busy under emulation is given this long; then its command line has to do.
+TIMEOUT = 5.0
+CARD, DISK = "virtio-net-pci", "virtio-blk-pci"
+_CHILD = re.compile(r"child<(.+)>")
+_CPU = re.compile(r".*-x86_64-cpu")
+# What begins with these in QEMU was named by us.
+_BACKEND = re.compile(r"^(?: \\ )?(network[0-9]+): index=[0-9]+,(.*?)\r?$", re.MULTILINE)
+_PORT = re.compile(r"= 0x([0-9a-f]{8})")
+# Virtual I/O Device 1.1 section 4.1.4.10: in the legacy interface without MSI-X the device's own registers begin at byte 20;
+# section 5.5.4: the balloon's first is num_pages, the number of 4096-byte pages that the guest is asked to give back.
+_CONFIG, _PAGE = 20, 4096
+
+
+@dataclass(frozen=True)
+class Truth:
+    """QEMU's answers.
+
+    :ivar cpus: How many processors are plugged in.
+    :ivar slots: Where more can be, in order: the type and the place of each.
+    :ivar room: How many there can be in all.
+    :ivar given_back: Bytes that the guest is asked to give back; None while nobody can tell (before the BIOS has set up the balloon).
+    :ivar kept: Bytes that the guest has at this moment.
+    :ivar devices: Type by id of all that has an id.
+    :ivar cards: ``-device`` options of network cards that were plugged in later, by id.
+    :ivar backends: ``-netdev`` options, by id.
+    :ivar disks: ``-blockdev`` options of disks that were plugged in later, by the id of their device.
+    :ivar serials: Their serial numbers, likewise; only of those that have one.
+    :ivar nodes: Names of block nodes of ours, whether in use or not.
+    :ivar former: Ids on the command line. What was plugged in later must not have one of them, or it would be taken for what had it first.
+    """
+
+    cpus: int = 1
+    slots: tuple[dict[str, Any], ...] = ()
+    room: int = 1
+    given_back: int | None = None
+    kept: int | None = None
+    devices: dict[str, str] = field(default_factory=dict)
+    cards: dict[str, str] = field(default_factory=dict)
+    backends: dict[str, str] = field(default_factory=dict)
+    disks: dict[str, str] = field(default_factory=dict)
+    serials: dict[str, str] = field(default_factory=dict)
+    nodes: tuple[str, ...] = ()
+    former: frozenset[str] = frozenset()
+
+
+def ask(path: str, started: qemu.Options) -> Truth | None:
+    """Ask a QEMU what it has.
+
+    :param path: Its QMP socket.
+    :param started: The options on its command line.
+    :returns: None when it does not answer.
+    """
+    try:
+        with Qmp(path, TIMEOUT) as qmp:
+            return _ask(qmp, former(started))
+    except (ComputeError, AttributeError, LookupError, TypeError, ValueError):
+        return None  # it has ended, or does not answer as QEMU does
+
+
+def former(started: qemu.Options) -> frozenset[str]:
+    """Give the ids on a command line, of devices and of what stands behind them."""
+    named = [qemu.suboptions(value) for option, value in started if option in ("-device", "-netdev", "-blockdev")]
+    return frozenset(parts[key] for parts in named for key in ("id", "node-name") if key in parts)
+
+
+def _ask(qmp: Qmp, known: frozenset[str]) -> Truth:
+    listed, slots, cpus, network, named, pci = qmp.execute_all(
+        [
+            ("qom-list", {"path": "/machine/peripheral"}), ("query-hotpluggable-cpus", {}), ("query-cpus-fast", {}),
+            ("human-monitor-command", {"command-line": "info network"}), ("query-named-block-nodes", {"flat": True}), ("query-pci", {}),
+        ]
+    )  # fmt: skip
+    devices = {entry["name"]: child.group(1) for entry in listed for child in [_CHILD.fullmatch(entry["type"])] if child}
+    free = sorted((slot for slot in slots if "qom-path" not in slot), key=lambda slot: sorted(slot["props"].items(), reverse=True))
+    cards = {name: _card(qmp, name) for name, kind in devices.items() if kind == CARD and name not in known}
+    later = {f"/machine/peripheral/{name}": name for name, kind in devices.items() if kind == DISK and name not in known}
+    disks = {}
+    for entry in qmp.execute("query-block") if later else []:
+        name = later.get(str(entry.get("qdev", "")).rpartition("/virtio-backend")[0] or str(entry.get("qdev")))
+        if name and "inserted" in entry:
+            inserted = entry["inserted"]
+            disks[name] = qemu.blockdev(inserted["node-name"], inserted["file"], inserted["drv"], bool(inserted["ro"]))
+    serials = {name: str(qmp.execute("qom-get", {"path": f"/machine/peripheral/{name}", "property": "serial"}) or "") for name in disks}
+    balloon = "balloon" in devices
+    return Truth(
+        cpus=len(cpus), slots=tuple(free), room=len(slots), devices=devices, cards=cards, disks=disks, former=known,
+        serials={name: serial for name, serial in serials.items() if serial},
+        given_back=_given_back(qmp, pci) if balloon else 0, kept=int(qmp.execute("query-balloon")["actual"]) if balloon else None,
+        backends={name: _netdev(name, rest) for name, rest in _BACKEND.findall(network)},
+        nodes=tuple(sorted(node["node-name"] for node in named if str(node.get("node-name", "")).startswith("volume-"))),
+    )  # fmt: skip
+
+
+def _monitor(qmp: Qmp, line: str) -> str:
+    return str(qmp.execute("human-monitor-command", {"command-line": line}))
+
+
+def _netdev(name: str, said: str) -> str:
+    """Give a backend of ``info network`` as the option that made it, as far as such can be made later (tap and plain user)."""
+    parts = qemu.suboptions(said)
+    kind = parts.get("type", "")
+    if kind == "tap":
+        return qemu.tap_backend(name, parts.get("ifname", ""))
+    return f"{kind},id={name}"
+
+
+def _card(qmp: Qmp, name: str) -> str:
+    keys = ("netdev", "mac", "host_mtu", "romfile")
+    netdev, mac, mtu, rom = qmp.execute_all([("qom-get", {"path": f"/machine/peripheral/{name}", "property": key}) for key in keys])
+    return qemu.card_device(str(netdev), name, str(mac), int(mtu), not rom)
+
+
+def _given_back(qmp: Qmp, pci: Any) -> int | None:
+    """Read what the guest is asked to give back from the balloon's register: ``query-balloon`` only says how far the guest has come."""
+    for bus in pci:
+        for device in bus["devices"]:
+            if device["qdev_id"] != "balloon":
+                continue
+            bars = {region["bar"]: region for region in device["regions"]}
+            port = bars[0]["address"] if 0 in bars and bars[0]["type"] == "io" and 1 not in bars else 0
+            found = _PORT.search(_monitor(qmp, f"i /w {port + _CONFIG:#x}")) if 0 < port < 1 << 16 else None
+            return int(found.group(1), 16) * _PAGE if found else None
+    return None
+
+
+def corrected(started: qemu.Options, truth: Truth, forecast: qemu.Options) -> qemu.Options:
+    """Give the options that a QEMU would have to be started with to be as this one is now.
+
+    :param started: The options on its command line.
+    :param forecast: Those in ``start``, which tell the memory where QEMU can't yet.
+    """
+    gone = [qemu.suboptions(value) for option, value in started if option == "-device" and not _there(value, truth)]
+    behind = {parts[key] for parts in gone for key in ("netdev", "drive") if key in parts}
+    made: qemu.Options = []
+    for option, value in started:
+        parts = qemu.suboptions(value)
+        if option == "-smp" and truth.room > 1:
+            made.append((option, qemu.processors_text(truth.cpus, truth.room)))
+        elif option == "-device" and not _there(value, truth):
+            continue
+        elif not (option in ("-netdev", "-blockdev") and parts.get("id", parts.get("node-name")) in behind) and option != qemu.MEMORY:
+            made.append((option, value))
+    for _name, text in sorted(truth.cards.items()):
+        made += [("-device", text), ("-netdev", truth.backends.get(qemu.suboptions(text)["netdev"], ""))]
+    for name, text in sorted(truth.disks.items()):
+        made += [("-blockdev", text), ("-device", qemu.disk_device(qemu.suboptions(text)["node-name"], name, truth.serials.get(name, "")))]
+    known = {qemu.suboptions(value).get("id") for option, value in started if option == "-device"} | {*truth.cards, *truth.disks}
+    made += [("-device", f"{kind},id={name}") for name, kind in sorted(truth.devices.items()) if name not in known and not _CPU.fullmatch(kind)]
+    most = qemu.number(dict(started).get("-m"))
+    if most is not None:
+        asked = _memory(most, truth, started, forecast)
+        made += [(qemu.MEMORY, str(asked))] if asked != most else []
+    return made
+
+
+def _there(device: str, truth: Truth) -> bool:
+    name = qemu.suboptions(device).get("id")
+    return name is None or name in truth.devices
+
+
+def _memory(most: int, truth: Truth, started: qemu.Options, forecast: qemu.Options) -> int:
+    if truth.given_back is not None:
+        return most - (truth.given_back + (1 << 20) - 1) // (1 << 20)
+    told = dict(forecast)
+    return int(told[qemu.MEMORY]) if qemu.MEMORY in told and told.get("-m") == dict(started).get("-m") else most

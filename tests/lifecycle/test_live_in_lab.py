@@ -1,0 +1,288 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What happens to real guests in the container lab: changed while somebody is logged in, restarted, rebuilt.
+
+The steps follow one another on one cloud. Needs root, and the lab's images (built when they are missing).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+NODE, OTHER = "ik-node-01", "ik-node-02"
+SMALL = {"image": "small", "memory": 128, "disk": "256M"}
+ADDRESSES = {"web-1": "192.168.88.101", "web-2": "192.168.88.102", "far-1": "192.168.88.103"}
+CLOUD: dict[str, Any] = {
+    "cloud_networks": {"blue": {"vni": 88, "cidr": "192.168.88.0/24"}, "green": {"vni": 99, "cidr": "192.168.99.0/24"}},
+    "cloud_instances": {
+        "web-1": {**SMALL, "network": "blue", "address": ADDRESSES["web-1"], "node": NODE, "cpu_max": 2, "memory_max": 192},
+        "web-2": {**SMALL, "network": "blue", "address": ADDRESSES["web-2"], "node": NODE},
+        "far-1": {**SMALL, "network": "blue", "address": ADDRESSES["far-1"], "node": OTHER},
+    },
+    "cloud_volumes": {},
+}
+
+
+class Lab:
+    """Two nodes, and the playbooks on them."""
+
+    def __init__(self, run: Path, folder: Path) -> None:
+        self.run_folder, self.folder = run, folder
+        self.cloud = copy.deepcopy(CLOUD)
+        self.environment = {
+            **os.environ, "IKCLOUD_LAB_KIND": "container", "NODES": "2", "IKCLOUD_LAB_RUN": str(run), "IKCLOUD_LAB_SSH_PORT": "24101",
+            "IKCLOUD_LAB_HTTP_PORT": "24180", "IKCLOUD_LAB_UNDERLAY_PORT": "24201", "ANSIBLE_NOCOLOR": "1",
+        }  # fmt: skip
+
+    def lab(self, *words: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "lab", *words], cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def play(self, name: str, *options: str, fails: bool = False, **variables: Any) -> str:
+        """Run a playbook of the collection on the declaration, and give all that it said."""
+        path = self.folder / "vars.json"
+        path.write_text(json.dumps({**self.cloud, **variables}), encoding="utf-8")
+        command = ["ansible-playbook", "-i", "inventory/lab", f"ikcloud.compute.{name}", "-e", f"@{path}", *options]
+        done = subprocess.run(command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=False)
+        assert (done.returncode != 0) == fails, done.stdout[-6000:] + done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    def plan(self, **variables: Any) -> dict[str, Any]:
+        """Give what `site` would do."""
+        path = self.folder / "plan.json"
+        self.play("plan", plan_json=str(path), **variables)
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def changes(self, **variables: Any) -> dict[str, str]:
+        """Give the kind of change of each resource that `site` would touch."""
+        return {f"{entry['kind']} {entry['name']}": entry["change"] for entry in self.plan(**variables)["entries"]}
+
+    def settle(self, **variables: Any) -> None:
+        """Run `site`; after it there is nothing to do."""
+        self.play("site", **variables)
+        assert not self.plan(**variables)["changed"], self.plan(**variables)["entries"]
+
+    def node(self, command: str, name: str = NODE) -> str:
+        return self.lab("ssh", name, command)
+
+    def info(self, name: str, node: str = NODE) -> dict[str, Any]:
+        command = ["ansible", node, "-i", "inventory/lab", "-m", "ikcloud.compute.instance_info", "-a", f"names={name}", "-o"]
+        done = subprocess.run(command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=True)
+        found: dict[str, Any] = json.loads(done.stdout.split("=>", 1)[1])["instances"][0]
+        return found
+
+    def pid(self, name: str) -> int:
+        return int(self.info(name)["pid"])
+
+    def started(self, name: str, node: str) -> float:
+        """Give when an instance's QEMU was started, in seconds of CLOCK_MONOTONIC."""
+        unit = f"compute-instance@{self.info(name, node)['id']}"
+        return int(self.node(f"systemctl show {unit} --property=ExecMainStartTimestampMonotonic --value", node)) / 1e6
+
+    def ssh(self, address: str) -> list[str]:
+        return ["ssh", "-F", f"{self.run_folder}/ssh_config", "-o", "ConnectTimeout=10", "-J", NODE, f"ubuntu@{address}"]
+
+    def guest(self, name: str, command: str, limit: float = 240) -> str:
+        """Run a command in a guest, waiting for the guest as long as it boots."""
+        address, until = ADDRESSES[name], time.monotonic() + limit
+        while True:
+            done = subprocess.run([*self.ssh(address), command], capture_output=True, text=True, check=False, timeout=120)
+            if done.returncode == 0 or time.monotonic() > until:
+                assert done.returncode == 0, done.stderr
+                return done.stdout
+            time.sleep(1)
+
+
+class Session:
+    """One login that stays, whatever is done to the guest meanwhile."""
+
+    def __init__(self, lab: Lab, address: str) -> None:
+        self.process = subprocess.Popen([*lab.ssh(address), "sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, command: str) -> str:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{command}\necho =end=\n")
+        self.process.stdin.flush()
+        said = ""
+        for line in self.process.stdout:
+            if line == "=end=\n":
+                return said
+            said += line
+        pytest.fail(f"the session ended: {said}")
+
+    def until(self, command: str, pattern: str, limit: float = 30) -> str:
+        """Ask until the answer is as expected; a guest takes its moment."""
+        until = time.monotonic() + limit
+        while not re.search(pattern, said := self.ask(command)):
+            assert time.monotonic() < until, said
+            time.sleep(0.5)
+        return said
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    if os.geteuid() != 0:
+        pytest.skip("containers need root")
+    with tempfile.TemporaryDirectory(prefix="ikc-lab-") as folder:
+        made = Lab(Path(folder) / "run", Path(folder))
+        try:
+            made.lab("up")
+            yield made
+        finally:
+            made.lab("down")
+
+
+@pytest.fixture(scope="module")
+def session(lab: Lab) -> Iterator[Session]:
+    lab.settle()
+    lab.guest("web-1", "true")
+    made = Session(lab, ADDRESSES["web-1"])
+    yield made
+    made.process.kill()
+    made.process.wait()
+
+
+DISKS = "grep -H . /sys/block/vd*/serial; for d in /sys/block/vd*; do echo $d $(cat $d/size); done"
+
+
+def test_changes_while_somebody_is_logged_in(lab: Lab, session: Session) -> None:
+    """Memory, a processor, a card and a data volume come, the volume grows; the session goes on."""
+    pid = lab.pid("web-1")
+    session.until("cat /proc/meminfo", "MemTotal: +[0-9]{5} kB")  # of 192 MiB it has given 64 back
+    web = lab.cloud["cloud_instances"]["web-1"]
+    cards = [{"network": web.pop("network"), "address": web.pop("address")}, {"network": "green", "address": "192.168.99.101"}]
+    web.update(cpu=2, memory=160, nics=cards, disk="300M")
+    lab.cloud["cloud_volumes"]["data-1"] = {"size": "64M", "instance": "web-1"}
+    planned = lab.plan()
+    effects = {f"{entry['kind']} {entry['name']}": entry["change"] for entry in planned["entries"]}
+    assert (effects["instance web-1"], effects["volume data-1"], effects[f"volume compute-{lab.info('web-1')['id']}"]) == ("live", "create", "live")
+    said = lab.play("site")
+    assert "restart is pending" not in said
+    assert lab.pid("web-1") == pid
+    session.until(DISKS, r"serial:data-1\n")
+    session.until("cat /proc/cpuinfo /sys/devices/system/cpu/present", r"0-1")
+    session.until("cat /sys/block/vda/size", f"{300 << 11}\n")
+    session.until("cat /proc/meminfo", "MemTotal: +1[0-9]{5} kB")
+    session.until("ls /sys/class/net", r"(?s)eth.*eth")
+    lab.cloud["cloud_volumes"]["data-1"]["size"] = "128M"
+    assert lab.changes()["volume data-1"] == "live"
+    lab.settle()
+    disk = re.search(r"/sys/block/(vd.)/serial:data-1\n", session.until(DISKS, f"{128 << 11}"))
+    assert disk is not None
+    session.ask(f"printf whatever >/dev/{disk.group(1)}; sync")
+    assert lab.pid("web-1") == pid
+
+
+def test_a_volume_in_use_is_not_removed(lab: Lab, session: Session) -> None:
+    volume = lab.cloud["cloud_volumes"].pop("data-1")
+    for purge in (False, True):
+        assert "The volume data-1 on ik-node-01 is attached to web-1, and not declared any more" in " ".join(
+            lab.play("site", fails=True, cloud_purge=purge).split()
+        )
+    lab.cloud["cloud_volumes"]["data-1"] = volume
+    assert not lab.plan()["changed"]
+
+
+def test_a_volume_goes_from_one_guest_to_the_other(lab: Lab, session: Session) -> None:
+    """In one run, while both go on; what was written is there."""
+    lab.guest("web-2", "true")
+    pids = [lab.pid("web-1"), lab.pid("web-2")]
+    lab.cloud["cloud_volumes"]["data-1"]["instance"] = "web-2"
+    lab.settle()
+    assert "data-1" not in session.ask(DISKS)
+    disk = re.search(r"/sys/block/(vd.)/serial:data-1\n", lab.guest("web-2", DISKS))
+    assert disk is not None
+    assert lab.guest("web-2", f"head -c 8 /dev/{disk.group(1)}") == "whatever"
+    assert [lab.pid("web-1"), lab.pid("web-2")] == pids
+
+
+def test_what_needs_a_restart_is_pending_until_it_may(lab: Lab, session: Session) -> None:
+    pid = lab.pid("web-1")
+    web = lab.cloud["cloud_instances"]["web-1"]
+    web.update(cpu=3, cpu_max=3)
+    reason = "cpu is 2, declared 3; cpu_max is 2, declared 3"
+    said = " ".join(lab.play("site").split())
+    assert f"instance web-1: a restart is pending ({reason})" in said
+    planned = lab.plan()
+    assert not planned["changed"]
+    assert [(entry["name"], entry["change"], entry["reason"]) for entry in planned["entries"]] == [("web-1", "pending", reason)]
+    assert (lab.info("web-1")["restart_required"], lab.info("web-1")["restart_reason"]) == (True, reason)
+    assert "restart pending" in lab.play("status")
+    assert session.ask("cat /sys/devices/system/cpu/present") == "0-1\n" and lab.pid("web-1") == pid
+    web["restart"] = "never"
+    assert lab.plan(cloud_restart="when_required")["changed"] is False
+    web.pop("restart")
+    commands = [command for command in lab.plan(cloud_restart="when_required")["commands"][NODE] if "systemctl" in command]
+    assert [command.split()[:2] for command in commands] == [["systemctl", "restart"]]
+    lab.play("site", cloud_restart="when_required")
+    once = lab.pid("web-1")
+    lab.settle(cloud_restart="when_required")
+    assert once != pid and lab.pid("web-1") == once
+    assert not lab.info("web-1")["restart_required"]
+
+
+def test_restarts_are_rolled(lab: Lab) -> None:
+    """The network's MTU is what guests read at boot: pending for all, then one after another, each up before the next."""
+    lab.cloud["cloud_networks"]["blue"]["mtu"] = 1400
+    for name in ADDRESSES:
+        lab.guest(name, "true")
+    lab.play("site")
+    pending = {entry["name"]: entry["reason"] for entry in lab.plan()["entries"]}
+    assert set(pending) == {"web-1", "web-2", "far-1"}
+    lab.play("restart")
+    assert lab.plan()["entries"] == []
+    # One clock for all: the nodes are containers. A guest takes seconds from its start until it answers.
+    starts = [lab.started(name, node) for name, node in (("web-1", NODE), ("web-2", NODE), ("far-1", OTHER))]
+    print("seconds between the restarts:", [round(after - before, 1) for before, after in zip(starts, starts[1:])])
+    assert all(after - before > 3 for before, after in zip(starts, starts[1:]))
+    for name in ADDRESSES:
+        assert "1400" in lab.guest(name, "cat /sys/class/net/eth*/mtu")
+
+
+def test_rebuild(lab: Lab) -> None:
+    """A new disk and a new instance-id; the volumes stay, the former disk is kept, and then there is nothing to do."""
+    lab.guest("web-2", "echo mine >was-here; sync; ls was-here")
+    before = lab.node("cat /var/lib/compute-service/run/instances/*/meta_data.cfg")
+    machine = f"compute-{lab.info('web-2')['id']}"
+    assert f"iid-{machine[8:]}\n" in before
+    said = lab.play("rebuild", "--check", instances="web-2")
+    assert "rebuild" in said
+    said = lab.play("rebuild", instances="web-2")
+    assert f"instance-id: iid-{machine[8:]}-2" in lab.node(f"cat /var/lib/compute-service/run/instances/{machine}/meta_data.cfg")
+    assert f"web-2-{machine}-" in lab.node("ls /var/lib/compute-service/lib/volumes/kept")
+    assert lab.plan()["entries"] == []
+    assert "data-1" in lab.guest("web-2", DISKS)
+    assert "no" in lab.guest("web-2", "test -e was-here && echo yes || echo no")
+    lab.settle()
+    assert f"instance-id: iid-{machine[8:]}-2" in lab.node(f"cat /var/lib/compute-service/run/instances/{machine}/meta_data.cfg")
+    assert "no instance is named" in lab.play("rebuild", fails=True)
+
+
+def test_a_detached_volume_outlives_its_instance(lab: Lab) -> None:
+    lab.cloud["cloud_instances"].pop("web-2")
+    said = " ".join(lab.play("site", fails=True, cloud_purge=True).split())
+    assert "cloud_volumes.data-1.instance: there is no instance 'web-2'" in said
+    lab.cloud["cloud_volumes"]["data-1"].pop("instance")
+    lab.settle(cloud_purge=True)
+    assert "data-1.img" in lab.node("ls /var/lib/compute-service/lib/volumes").split()
+    lab.cloud["cloud_volumes"] = {}
+    lab.settle(cloud_purge=True)
+    volumes = lab.node("ls /var/lib/compute-service/lib/volumes /var/lib/compute-service/lib/volumes/kept").split()
+    assert "data-1.img" not in volumes and [name for name in volumes if name.startswith("data-1-")]

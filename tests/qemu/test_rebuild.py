@@ -1,0 +1,140 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module node with a QEMU that runs: a seed that boots read, and a rebuild, from the first command to the one restart."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine, node_kinds
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import pending, read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.seed_kind import SeedKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
+from ansible_collections.ikcloud.compute.tests.qemu.conftest import machine
+
+ID = short_id("instance", "one")
+NAME = f"compute-{ID}"
+NIC = {"mac": "02:00:5e:10:00:01", "addresses": ["192.168.88.2/24"], "mtu": 1450}
+Converge = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def node(root: Path, monkeypatch: pytest.MonkeyPatch) -> Converge:
+    """Run the module node for one instance with an image, a data volume and a seed."""
+    for kind in (VolumeKind, SeedKind):
+        monkeypatch.setitem(kind.options, "owner", {"type": "str", "default": ""})  # QEMU's user need not be on this machine
+    (root / "lib/images").mkdir(parents=True)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(root / "lib/images/small.img"), "16M"], check=True)
+
+    def call(check: bool = False, mtu: int = 1450, **params: Any) -> dict[str, Any]:
+        lists = {
+            "volumes": [{"name": NAME, "image": "small"}, {"name": "data-1", "size": "1M"}],
+            "seeds": [{"name": NAME, "hostname": "one", "nics": [{**NIC, "mtu": mtu}]}],
+            "instances": [machine(seed=True, volumes=[{"name": "data-1"}])],
+        }
+        validated = ArgumentSpecValidator(node_kinds.argument_spec()).validate({**lists, "root": str(root), **params})
+        assert not validated.error_messages, validated.error_messages
+        return node_kinds.converge_all(validated.validated_parameters, check)
+
+    return call
+
+
+def result(done: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(entry for entry in done["kinds"][kind]["results"] if entry["name"] == name)
+    return found
+
+
+def pid(root: Path) -> int:
+    return read_instances(Layout(str(root)), units=False)["one"].pid
+
+
+def test_a_seed_that_boots_read(root: Path, node: Converge) -> None:
+    node()
+    before = pid(root)
+    for turn in range(2):
+        done = node(mtu=1400)
+        reason = "network-config: cloud-init reads the seed at boot, QEMU has the former one open"
+        assert (result(done, "instances", "one")["restart_reason"], done["changed"], pid(root)) == (reason, turn == 0, before)
+    now = read_instances(Layout(str(root)), units=False, talk=True)["one"]
+    assert pending(now, now.options) == [reason]
+    for mtu in (1400, 1300):  # one that is written already, and one that the same run writes
+        check = node(check=True, mtu=mtu, restart="when_required")
+        done = node(mtu=mtu, restart="when_required")
+        assert check["commands"] == done["commands"] and "msg" not in done
+        assert sum("/stop && " in command for command in done["commands"]) == 1
+        assert pid(root) not in (0, before)
+        before = pid(root)
+        again = node(mtu=mtu, restart="when_required")
+        assert not again["changed"] and not result(again, "instances", "one")["restart_required"]
+
+
+def test_rebuild(root: Path, node: Converge) -> None:
+    """Disk and seed are new, the data volume and the former disk are what they were, and the next run has nothing to do."""
+    node()
+    volumes = root / "lib/volumes"
+    disk, data, before = (volumes / f"{NAME}.img").stat().st_ino, (volumes / "data-1.img").stat().st_ino, pid(root)
+    for number, identifier in enumerate((f"iid-{ID}-2", f"iid-{ID}-3"), 1):
+        asked: dict[str, Any] = {"rebuild": [NAME], "aside": True, "aside_names": {NAME: "one"}, "restart": "when_required"}
+        check = node(check=True, **asked)
+        done = node(**asked)
+        assert check["commands"] == done["commands"] and "msg" not in done
+        assert [result(done, kind, name)["effect"] for kind, name in (("volumes", NAME), ("volumes", "data-1"), ("seeds", NAME), ("instances", "one"))] == [
+            "rebuild", "none", "rebuild", "restart",
+        ]  # fmt: skip
+        assert sum("/stop && " in command for command in done["commands"]) == 1
+        assert result(done, "seeds", NAME)["instance_id"] == identifier
+        kept = [path.stat().st_ino for path in (volumes / "kept").iterdir()]
+        assert (disk in kept, len(kept)) == (True, number)
+        assert (volumes / "data-1.img").stat().st_ino == data
+        assert pid(root) not in (0, before)
+        before = pid(root)
+        assert not node()["changed"] and pid(root) == before
+        if number == 1:
+            subprocess.run(["sleep", "1"], check=True)  # kept disks are named by the second
+
+
+class Killed(BaseException):
+    """As if the module had been killed."""
+
+
+def test_rebuild_killed_between_any_two_steps(root: Path, node: Converge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run, which knows nothing of it, leaves an instance that runs on what is there, or is shown as waiting for that."""
+    for number in range(40):
+        node()
+        before, left = pid(root), number
+
+        def step(name: str, steps: list[Any]) -> tuple[str, Any]:
+            nonlocal left
+            for one in steps:
+                if left == 0:
+                    raise Killed
+                left -= 1
+                one.run()
+            return name, None
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "_apply_item", step)
+            try:
+                node(rebuild=[NAME], aside=True, restart="when_required")
+            except Killed:
+                pass
+            else:
+                assert number == 11
+                return
+        assert "msg" not in node()
+        assert pid(root) == before
+        again = node()
+        assert not again["changed"]
+        waiting = result(again, "instances", "one")
+        assert waiting["restart_required"] == (number >= 5), (number, waiting)
+        assert "msg" not in node(restart="when_required")
+        assert not result(node(), "instances", "one")["restart_required"]
+    pytest.fail("it never came to its end")
