@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import backup_steps, qcow2
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, MODE, NODE, CopyDisk
-from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import ChosenKind, chosen_spec
+from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import ChosenKind, chosen_spec, missing_name
 from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disks, read_disks
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
@@ -20,7 +20,6 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instances import I
 from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Abort, Dismiss
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, owner_or_none
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark, sidecar
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import own_snapshots, read_snapshots
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write
 
@@ -67,7 +66,7 @@ class BackupKind(ChosenKind):
         self.before: set[str] = set()  # instances that had the backup at the first look
 
     def list_problems(self, items: list[Item]) -> list[str]:
-        return [problem for problem in (name_problem("name", self.params["name"]), path_problem("folder", self.folder)) if problem]
+        return [problem for problem in (missing_name("backup", self.params["name"]), path_problem("folder", self.folder)) if problem]
 
     def observe(self, items: list[Item]) -> dict[str, Found]:
         found = self.choose(items)

@@ -15,6 +15,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps imp
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, InstancePaths, Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, Step
 
 STAGE_STOP, STAGE_WORK, STAGE_START = 3, 4, 5
@@ -114,6 +115,14 @@ class ChosenKind(Kind):
             steps.append(Run(("systemctl", "reset-failed", unit), stage=STAGE_STOP))
         argv = ("systemctl", "start", unit) if unit else (*as_user(instance), where.start)
         return [*steps, StartInstance(argv, unit=unit, pidfile=where.pid, qmp=where.qmp, stage=STAGE_START)]
+
+
+def missing_name(what: str, name: str) -> str | None:
+    """Say what is wrong with the name of a snapshot or a backup, or None.
+
+    :param what: ``snapshot`` or ``backup``, as the playbooks' variable is called.
+    """
+    return name_problem("name", name) if name else f"name: missing; say which {what}, to a playbook with -e {what}=NAME."
 
 
 def as_user(instance: Instance) -> tuple[str, ...]:

@@ -12,13 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import STAGE_WORK, ChosenKind, chosen_spec
+from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import STAGE_WORK, ChosenKind, chosen_spec, missing_name
 from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disk, Disks, read_disks
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
 from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Abort, Dismiss, Job
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import Snapshot, own_snapshots, read_snapshots, tag_of
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, Step
 
@@ -55,8 +54,7 @@ class SnapshotKind(ChosenKind):
         self.before: set[str] = set()  # instances that had the snapshot at the first look
 
     def list_problems(self, items: list[Item]) -> list[str]:
-        problem = name_problem("name", self.params["name"])
-        return [problem] if problem else []
+        return [problem for problem in (missing_name("snapshot", self.params["name"]),) if problem]
 
     def observe(self, items: list[Item]) -> dict[str, Found]:
         found = self.choose(items)
