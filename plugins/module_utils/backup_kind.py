@@ -35,6 +35,7 @@ class State:
     :ivar base: The image that this disk stands on, and its format; "" for none.
     :ivar there: Whether a file is at ``path``; ``ours`` whether it bears our mark.
     :ivar left: What interrupted runs have left.
+    :ivar alone: Whether nothing else is in its folder.
     """
 
     disks: Disks
@@ -44,6 +45,7 @@ class State:
     there: bool
     ours: bool
     left: tuple[str, ...]
+    alone: bool
 
 
 class BackupKind(ChosenKind):
@@ -91,7 +93,8 @@ class BackupKind(ChosenKind):
         target = backup_steps.target_path(self.layout, now.id)
         left = [*([target] if os.path.lexists(target) else []), *backup_steps.left_behind(os.path.dirname(path))]
         ours = read_mark(path, MARK) == self._mark(now)
-        return State(disks, header.virtual_size, (base, header.backing_format), path, os.path.lexists(path), ours, tuple(left))
+        alone = backup_steps.nothing_but(os.path.dirname(path), [path, sidecar(path), *left])
+        return State(disks, header.virtual_size, (base, header.backing_format), path, os.path.lexists(path), ours, tuple(left), alone)
 
     def change(self, item: Item, have: Found | None) -> Change:
         called, name, wanted = item["name"], self.params["name"], self.params["state"]
@@ -106,8 +109,11 @@ class BackupKind(ChosenKind):
             raise ComputeError(f"{state.path} is there and ikcloud.compute did not make it; it was not touched.", "Take another name or another folder.")
         elif wanted == "deleted":
             beside = sidecar(state.path)
-            change.reasons += ["the backup is there"] if state.there else ["an unfinished one was left over"] if state.left else []
+            change.reasons += ["the backup is there"] if state.there else ["an unfinished one was left over"] if state.left or state.alone else []
             change.steps = [Remove(path) for path in (*([state.path] if state.there else []), *([beside] if os.path.lexists(beside) else []), *state.left)]
+            if state.alone:  # so that nothing of it is left
+                folders = (os.path.dirname(state.path), *([self.folder] if self.folder == self.layout.backups else []))
+                change.steps.append(Run(("rmdir", "--ignore-fail-on-non-empty", *folders)))
             change.after = {**have.props, "backups": [other for other in have.props["backups"] if other != name]}
         elif not state.there:
             change.reasons.append("the backup is not there")

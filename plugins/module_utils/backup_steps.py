@@ -65,6 +65,13 @@ def left_behind(folder: str) -> list[str]:
     return []
 
 
+def nothing_but(folder: str, paths: list[str]) -> bool:
+    """Tell whether a folder is there and holds at most these files."""
+    with contextlib.suppress(OSError):
+        return {f"{folder}/{name}" for name in os.listdir(folder)} <= set(paths)
+    return False
+
+
 def target_path(layout: Layout, instance: str) -> str:
     """Give where the QEMU of the instance with these 8 hex digits writes a backup to: a folder that its sandbox leaves open, where it can make no file itself.
 

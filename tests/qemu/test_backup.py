@@ -83,6 +83,8 @@ def test_backup_and_restore(root: Path, run: Converge, volume: Volume) -> None:
     both(backup, root, "absent")
     assert os.listdir(root / "lib/backups/one") == ["live.qcow2"]
     assert not backup(root, "absent")["changed"]
+    both(backup, root, "absent", name="live")
+    assert not (root / "lib/backups").exists()
 
 
 @pytest.mark.parametrize("runs", [False, True])
