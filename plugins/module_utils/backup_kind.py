@@ -110,7 +110,8 @@ class BackupKind(ChosenKind):
         elif wanted == "deleted":
             beside = sidecar(state.path)
             change.reasons += ["the backup is there"] if state.there else ["an unfinished one was left over"] if state.left or state.alone else []
-            change.steps = [Remove(path) for path in (*([state.path] if state.there else []), *([beside] if os.path.lexists(beside) else []), *state.left)]
+            found = [*([state.path] if state.there else []), *([beside] if os.path.lexists(beside) else [])]
+            change.steps = [*self._clear(now, state), *(Remove(path) for path in found)]
             if state.alone:  # so that nothing of it is left
                 folders = (os.path.dirname(state.path), *([self.folder] if self.folder == self.layout.backups else []))
                 change.steps.append(Run(("rmdir", "--ignore-fail-on-non-empty", *folders)))
@@ -127,17 +128,24 @@ class BackupKind(ChosenKind):
                 f"instance {called} has a backup {name} already, {state.path}; nothing was changed.",
                 "Take another name, or delete it first (state=absent).",
             )
+        if not change.steps and wanted != "restored":
+            change.steps = self._clear(now, state)
+            change.reasons += ["an unfinished one was left over"] if change.steps else []
         change.action = "update" if change.steps else "none"
         return change
 
     def _create(self, now: Instance, state: State) -> list[Step]:
-        steps: list[Step] = [MakeFolder(os.path.dirname(state.path), mode=0o700)]
+        steps: list[Step] = [MakeFolder(os.path.dirname(state.path), mode=0o700), *self._clear(now, state)]
+        return steps + (self._copy_running(now, state) if now.pid else self._copy(now, state))
+
+    def _clear(self, now: Instance, state: State) -> list[Step]:
+        """List what clears away what interrupted runs have left, in QEMU first: it may still be writing."""
+        steps: list[Step] = []
         if JOB in state.disks.jobs:
             steps.append(Abort(self.script(now), self.where(now).qmp, JOB, stage=0))
         if NODE in state.disks.nodes:
             steps.append(self.ask(now, "blockdev-del", {"node-name": NODE}, stage=0))
-        steps += [Remove(path) for path in state.left]
-        return steps + (self._copy_running(now, state) if now.pid else self._copy(now, state))
+        return [*steps, *(Remove(path) for path in state.left)]
 
     def _copy(self, now: Instance, state: State) -> list[Step]:
         """Copy a disk that no QEMU has open, into one file that stands on no image."""
@@ -190,6 +198,7 @@ class BackupKind(ChosenKind):
         backing = ("-B", base, "-F", base_format) if base else ()
         change.reasons.append(f"asked to be as in the backup {name}")
         change.steps = [
+            *self._clear(now, state),
             begin_file(own.path, VOLUME_MODE, owner_or_none(now.owner or DEFAULT_USER)),
             Build(("qemu-img", "convert", "-q", "-f", "qcow2", "-O", own.format, *backing, state.path, hidden), made=hidden),
             *([_check(hidden)] if own.format == "qcow2" else []),

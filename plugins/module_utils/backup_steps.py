@@ -115,8 +115,12 @@ def keep_former(path: str, layout: Layout, stem: str, said: list[str]) -> list[S
     def link() -> None:
         if qcow2.is_locked(path):
             raise ComputeError(f"{path} is in use by a running QEMU.", "Stop its instance first.")
-        target = f"{layout.kept}/{stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.img"
-        os.link(path, target)
+        former = os.stat(path)
+        others = [f"{layout.kept}/{name}" for name in os.listdir(layout.kept)] if former.st_nlink > 1 else []
+        target = next((other for other in others if os.path.samestat(os.lstat(other), former)), "")  # by a run that was interrupted after it
+        if not target:
+            target = f"{layout.kept}/{stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.img"
+            os.link(path, target)
         write_mark(target, MARK, f"kept/{stem}")
         said.append(f"The disk that was there is kept as {target}; remove it when nobody needs it any more.")
 

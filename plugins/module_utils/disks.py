@@ -54,8 +54,11 @@ def read_disks(instance: Instance, socket: str) -> Disks:
         return Disks(own, tuple(listed[1:]))
     with Qmp(socket) as qmp:
         blocks, jobs, nodes = qmp.execute_all([("query-block", {}), ("query-jobs", {}), ("query-named-block-nodes", {"flat": True})])
-    inserted = [block["inserted"] for block in blocks if block.get("inserted")]
-    running = {entry["file"]: Disk(entry["file"], entry["drv"], entry["node-name"]) for entry in inserted if not entry["ro"]}
+    attached = {block["inserted"]["file"] for block in blocks if block.get("inserted") and not block["inserted"]["ro"]}
+    # Not query-block's own nodes: while a job copies a disk, that names the job's filter.
+    running = {
+        node["file"]: Disk(node["file"], node["drv"], node["node-name"]) for node in nodes if node["file"] in attached and node["drv"] in ("qcow2", "raw")
+    }
     if own.path not in running:
         raise ComputeError(f"instance {instance.name}: its QEMU runs without its disk {own.path}.", "Restart it first.")
     others = tuple(disk for path, disk in running.items() if path != own.path)

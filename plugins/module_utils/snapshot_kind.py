@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import STAGE_WORK, ChosenKind, chosen_spec, missing_name
+from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import STAGE_STOP, STAGE_WORK, ChosenKind, chosen_spec, missing_name
 from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disk, Disks, read_disks
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
@@ -95,8 +95,9 @@ class SnapshotKind(ChosenKind):
                 f"instance {called} has a snapshot {name} already, of {taken}; nothing was changed.",
                 "Take another name, or delete it first (state=absent).",
             )
-        if change.steps and JOB in state.disks.jobs:
-            change.steps.insert(0, Abort(self.script(now), self.where(now).qmp, JOB, stage=STAGE_WORK))
+        if JOB in state.disks.jobs:
+            change.reasons.append("an interrupted run has left its job in QEMU")
+            change.steps.insert(0, Abort(self.script(now), self.where(now).qmp, JOB, stage=STAGE_STOP))
         change.action = "update" if change.steps else "none"
         return change
 

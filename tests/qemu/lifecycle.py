@@ -81,6 +81,7 @@ def write_running(root: Path, pattern: int) -> None:
     """Write a MiB into the disk of the QEMU that runs, as its guest would."""
     with Qmp(socket_of(root)) as qmp:
         answer = qmp.execute("human-monitor-command", {"command-line": f'qemu-io virtio0 "write -P {pattern} 0 1M"'})
+        qmp.execute("human-monitor-command", {"command-line": 'qemu-io virtio0 "flush"'})  # others read the file
     assert "rror" not in str(answer), answer
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,8 @@ def test_restore_killed_at_every_step(root: Path, run: Converge, volume: Volume,
                 return
         assert "msg" not in backup(root, "restored")
         assert holds(disk, 1)
+        assert len(list((root / "lib/volumes/kept").iterdir())) == 1  # and that disk was kept once
+        shutil.rmtree(root / "lib/volumes/kept")
     pytest.fail("it never came to its end")
 
 
@@ -172,6 +175,27 @@ def test_backup_that_does_not_fit_leaves_nothing(root: Path, run: Converge, volu
     with Qmp(socket_of(root)) as qmp:
         assert qmp.execute("query-jobs") == []
         assert NODE not in [node["node-name"] for node in qmp.execute("query-named-block-nodes")]
+
+
+def test_in_another_filesystem(root: Path, run: Converge, volume: Volume) -> None:
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(grace=0)])
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="ikc-") as folder:
+        if os.stat(folder).st_dev == os.stat(root).st_dev:
+            pytest.skip("/dev/shm is no filesystem of its own here")
+        done = both(backup, root, "created", folder=folder)
+        assert any(command.startswith("cp ") for command in done["commands"])
+        assert holds(Path(folder) / "one/nightly.qcow2", 1)
+        assert os.stat(f"{folder}/one/nightly.qcow2").st_mode & 0o777 == 0o600
+        assert not backup(root, "present", folder=folder)["changed"]
+        assert [name for name in os.listdir(root / "lib/volumes") if name.startswith(".")] == []
+        power(root, "stopped")
+        write(disk, 2)
+        both(backup, root, "restored", folder=folder)
+        assert holds(disk, 1)
+        both(backup, root, "absent", folder=folder)
+        assert not os.path.exists(f"{folder}/one") and os.path.exists(folder)
 
 
 def test_foreign_and_forged_backups(root: Path, run: Converge, volume: Volume, tmp_path: Path) -> None:

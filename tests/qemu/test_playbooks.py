@@ -94,7 +94,7 @@ def test_playbooks(nodes: Path) -> None:
         ("snapshot", ["instances=web-1"], "name: missing; say which snapshot, to a playbook with -e snapshot=NAME."),
         ("snapshot_revert", ["instances=web-1", "snapshot=none"], "instance web-1 has no snapshot none; there is none."),
         ("restore", ["instances=web-1", "backup=../x"], "'../x' is not a valid name"),
-        ("backup", ["instances=web-1", "backup_folder=/mnt/a b"], "'/mnt/a b' is not usable"),
+        ("backup", ["instances=web-1", "backup_folder=/nowhere/a;b"], "'/nowhere/a;b' is not usable"),
     ],
 )
 def test_one_clear_error_and_nothing_changed(nodes: Path, playbook: str, options: list[str], words: str) -> None:
