@@ -16,6 +16,7 @@ import os
 import re
 import select
 import socket
+import stat
 import sys
 import termios
 import tty
@@ -65,6 +66,9 @@ def main():
     path = os.path.join(INSTANCES, folder, "console.sock")
     console = socket.socket(socket.AF_UNIX)
     try:
+        # The folder is QEMU's to write in: a link could lead to anybody's socket.
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            sys.exit("%%s is not a socket." %% path)
         console.connect(path)
     except OSError as error:
         sys.exit("%%s does not run: %%s: %%s" %% (name, path, error.strerror))

@@ -78,6 +78,16 @@ def test_what_is_wrong_is_said(root: Path) -> None:
     assert done.returncode == 1 and done.stderr.startswith("web-1 does not run: ")
 
 
+def test_a_link_is_not_followed(root: Path) -> None:
+    path = root / "run/instances/compute-0a1b2c3d/console.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(root / "other.sock"))
+        other.listen()
+        path.symlink_to(root / "other.sock")
+        done = subprocess.run(script(root, "web-1"), check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stderr.strip()) == (1, f"{path} is not a socket.")
+
+
 def test_the_guests_end_ends_it(root: Path) -> None:
     with socket.socket(socket.AF_UNIX) as guest:
         guest.bind(str(root / "run/instances/compute-0a1b2c3d/console.sock"))
