@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ansible_collections.ikcloud.compute.plugins.module_utils import backup_steps, qcow2
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, MODE, NODE, CopyDisk
 from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import ChosenKind, chosen_spec, missing_name
-from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disks, read_disks
+from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disks, OnDisk, base_of, read_disks, sound_header
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build, begin_file, finish_step, mark_step, unfinished
@@ -31,16 +31,14 @@ VOLUME_MODE = 0o640
 class State:
     """What there is of an instance and of the backup in question.
 
-    :ivar size: Bytes of the instance's own disk, as the guest sees it.
-    :ivar base: The image that this disk stands on, and its format; "" for none.
+    :ivar header: What the instance's own disk says of itself.
     :ivar there: Whether a file is at ``path``; ``ours`` whether it bears our mark.
     :ivar left: What interrupted runs have left.
     :ivar alone: Whether nothing else is in its folder.
     """
 
     disks: Disks
-    size: int
-    base: tuple[str, str]
+    header: qcow2.Header
     path: str
     there: bool
     ours: bool
@@ -83,18 +81,12 @@ class BackupKind(ChosenKind):
     def _read(self, now: Instance) -> State:
         path = backup_steps.backup_path(self.folder, now.name, self.params["name"])
         disks = read_disks(now, self.where(now).qmp)
-        try:
-            header = qcow2.read_header(disks.own.path)
-        except OSError as error:
-            raise ComputeError(f"instance {now.name}: its disk {disks.own.path} can't be read: {error.strerror}.") from None
-        base = qcow2.backing_path(disks.own.path, header.backing_file) if header.backing_file else ""
-        if base and (os.path.dirname(base) != self.layout.images or header.data_file):
-            raise ComputeError(f"instance {now.name}: its disk {disks.own.path} stands on {base}, which is no image of {self.layout.images}.")
+        header = sound_header(disks.own, self.layout)
         target = backup_steps.target_path(self.layout, now.id)
         left = [*([target] if os.path.lexists(target) else []), *backup_steps.left_behind(os.path.dirname(path))]
         ours = read_mark(path, MARK) == self._mark(now)
         alone = backup_steps.nothing_but(os.path.dirname(path), [path, sidecar(path), *left])
-        return State(disks, header.virtual_size, (base, header.backing_format), path, os.path.lexists(path), ours, tuple(left), alone)
+        return State(disks, header, path, os.path.lexists(path), ours, tuple(left), alone)
 
     def change(self, item: Item, have: Found | None) -> Change:
         called, name, wanted = item["name"], self.params["name"], self.params["state"]
@@ -154,7 +146,7 @@ class BackupKind(ChosenKind):
         convert = ("qemu-img", "convert", "-q", *compressed, "-f", state.disks.own.format, "-O", "qcow2", state.disks.own.path, hidden)
         return [
             begin_file(state.path, MODE, ""),
-            Build(convert, made=hidden),
+            OnDisk(convert, made=hidden, disk=state.disks.own, layout=self.layout, found=state.header),
             _check(hidden),
             mark_step(state.path, self._mark(now)),
             finish_step(state.path),
@@ -167,7 +159,7 @@ class BackupKind(ChosenKind):
         job = {"job-id": JOB, "device": state.disks.own.node, "target": NODE, "sync": "full", "compress": self.params["compress"], "auto-dismiss": False}
         steps: list[Step] = [
             Write(target, "", mode=MODE, owner=owner_or_none(now.owner or DEFAULT_USER), secret=True),
-            Build(("qemu-img", "create", "-q", "-f", "qcow2", target, str(state.size)), made=target),
+            Build(("qemu-img", "create", "-q", "-f", "qcow2", target, str(state.header.virtual_size)), made=target),
             self.ask(now, "blockdev-add", {"driver": "qcow2", "node-name": NODE, "file": {"driver": "file", "filename": target}}, stage=0),
             CopyDisk(script, socket, "blockdev-backup", job, stage=0, made=target),
             Dismiss(script, socket, "job-dismiss", {"id": JOB}, stage=0),
@@ -194,8 +186,8 @@ class BackupKind(ChosenKind):
             raise ComputeError(f"instance {called}: its disk {own.path} was declared with a path of its own.", "Restore it by hand, with `qemu-img convert`.")
         self._check_backup(called, state, have)
         hidden = unfinished(own.path)
-        base, base_format = state.base
-        backing = ("-B", base, "-F", base_format) if base else ()
+        base = base_of(own.path, state.header)
+        backing = ("-B", base, "-F", state.header.backing_format) if base else ()
         change.reasons.append(f"asked to be as in the backup {name}")
         change.steps = [
             *self._clear(now, state),

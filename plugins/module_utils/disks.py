@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass, field
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
 
 
@@ -63,3 +67,51 @@ def read_disks(instance: Instance, socket: str) -> Disks:
         raise ComputeError(f"instance {instance.name}: its QEMU runs without its disk {own.path}.", "Restart it first.")
     others = tuple(disk for path, disk in running.items() if path != own.path)
     return Disks(running[own.path], others, frozenset(job["id"] for job in jobs), frozenset(node["node-name"] for node in nodes))
+
+
+def sound_header(disk: Disk, layout: Layout) -> qcow2.Header:
+    """Read what a disk says of itself, and refuse one with which qemu-img, which we run as root, would open anything but it and its image.
+
+    Both the disk and the script that names it are QEMU's user's to write.
+
+    :raises ComputeError: When it can't be read, is no plain file, or refers to another one than an image of ours.
+    """
+    path = disk.path
+    try:
+        entry = os.lstat(path)
+        if not stat.S_ISREG(entry.st_mode):
+            raise ComputeError(f"{path} is no plain file, which is all that this can work with.", "Do it by hand, with qemu-img.")
+        # Whatever a guest has written into a raw disk, it is raw.
+        header = qcow2.read_header(path) if disk.format == "qcow2" else qcow2.Header("raw", entry.st_size)
+    except OSError as error:
+        raise ComputeError(f"{path} can't be read: {error.strerror}.") from None
+    if header.format != disk.format:
+        raise ComputeError(f"{path} is {header.format}, and its instance has it as {disk.format}.", "See what has become of it.")
+    base = base_of(path, header)
+    if header.data_file or header.corrupt or (base and os.path.dirname(base) != layout.images):
+        what = f"stands on {base}, which is no image in {layout.images}" if base else "is marked as corrupt, or has its data in another file"
+        raise ComputeError(f"{path} {what}; it was not touched.", "See what `qemu-img info` says of it.")
+    return header
+
+
+def base_of(path: str, header: qcow2.Header) -> str:
+    """Give the path of the image that a disk stands on, "" for none."""
+    return qcow2.backing_path(path, header.backing_file) if header.backing_file else ""
+
+
+@dataclass(frozen=True)
+class OnDisk(Build):
+    """Run qemu-img on a disk, if that still refers to what it referred to when it was found sound.
+
+    :ivar found: What it said of itself then.
+    """
+
+    disk: Disk = field(default_factory=lambda: Disk("", ""))
+    layout: Layout = field(default_factory=Layout)
+    found: qcow2.Header = field(default_factory=lambda: qcow2.Header("raw", 0))
+
+    def run(self) -> None:
+        header = sound_header(self.disk, self.layout)
+        if (header.backing_file, header.backing_format) != (self.found.backing_file, self.found.backing_format):
+            raise ComputeError(f"{self.disk.path} has changed meanwhile; it was not touched.", "Something else writes into it.")
+        super().run()

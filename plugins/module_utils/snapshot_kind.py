@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import STAGE_STOP, STAGE_WORK, ChosenKind, chosen_spec, missing_name
-from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disk, Disks, read_disks
+from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disk, Disks, OnDisk, read_disks, sound_header
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
 from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Abort, Dismiss, Job
+from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import Header
 from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import Snapshot, own_snapshots, read_snapshots, tag_of
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, Step
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
 
 JOB = "ikcloud-snapshot"
 RELOAD = "Its disks stand at the snapshot, its guest is held. Restart it to have it boot from them: ikcloud.compute.instance_power with state=restarted."
@@ -51,6 +52,7 @@ class SnapshotKind(ChosenKind):
     def __init__(self, params: Item) -> None:
         super().__init__({**params, "state": {"absent": "deleted"}.get(params["state"], params["state"])})
         self.state: dict[str, State] = {}
+        self.headers: dict[str, Header] = {}  # of disks that qemu-img is to work on, as they were found sound
         self.before: set[str] = set()  # instances that had the snapshot at the first look
 
     def list_problems(self, items: list[Item]) -> list[str]:
@@ -62,7 +64,10 @@ class SnapshotKind(ChosenKind):
         for item, have in found.items():
             now: Instance = have.raw
             disks = read_disks(now, self.where(now).qmp)
-            held = {disk.path: read_snapshots(disk.path) for disk in (disks.own, *disks.others)}
+            every = (disks.own, *disks.others)
+            at_rest = [disk for disk in every if disk.format == "qcow2" and (not now.pid or self.params["restart"] != "never")]
+            self.headers.update({disk.path: sound_header(disk, self.layout) for disk in at_rest})
+            held = {disk.path: read_snapshots(disk.path) for disk in every}
             parts = frozenset(path for path, tags in held.items() if tag_of(now.id, name) in tags)
             self.state[item] = State(disks, held[disks.own.path], parts)
             if self.looks == 1 and disks.own.path in parts:
@@ -111,13 +116,13 @@ class SnapshotKind(ChosenKind):
             )
         if now.pid:
             return self._job(now, "snapshot-save", disks, {"vmstate": state.disks.own.node})
-        return [self._qemu_img("-c", now, disk.path) for disk in disks]
+        return [self._qemu_img("-c", now, disk) for disk in disks]
 
     def _delete(self, now: Instance, state: State) -> list[Step]:
         disks = [disk for disk in (state.disks.own, *state.disks.others) if disk.path in state.parts]
         if now.pid:
             return self._job(now, "snapshot-delete", disks)
-        return [self._qemu_img("-d", now, disk.path) for disk in disks]
+        return [self._qemu_img("-d", now, disk) for disk in disks]
 
     def _revert(self, change: Change, have: Found, state: State, there: bool) -> None:
         called, name, now = change.name, self.params["name"], have.raw
@@ -134,7 +139,6 @@ class SnapshotKind(ChosenKind):
             )
         disks = [*state.disks.others, state.disks.own]
         memory = own_snapshots(now.id, state.held)[name].memory > 0
-        apply: list[Step] = [self._qemu_img("-a", now, disk.path) for disk in disks]
         change.reasons.append(f"asked to be as in the snapshot {name}")
         if now.pid and memory:
             change.steps = self._job(now, "snapshot-load", disks, {"vmstate": state.disks.own.node}, RELOAD)
@@ -146,9 +150,9 @@ class SnapshotKind(ChosenKind):
                 )
             change.effect = "restart"
             # What it is at is thrown away, so there is no need to wait for its guest.
-            change.steps = [*self.halt(have, 0), *apply, *self.start(now)]
+            change.steps = [*self.halt(have, 0), *(self._qemu_img("-a", now, disk) for disk in disks), *self.start(now)]
         else:
-            change.steps = apply
+            change.steps = [self._qemu_img("-a", now, disk) for disk in disks]
             if memory:
                 change.warnings.append(
                     f"instance {called} is off, so it is reverted without the memory in its snapshot {name} and will boot. To have that, revert while it runs."
@@ -162,5 +166,6 @@ class SnapshotKind(ChosenKind):
             Dismiss(script, socket, "job-dismiss", {"id": JOB}, stage=STAGE_WORK),
         ]
 
-    def _qemu_img(self, action: str, now: Instance, path: str) -> Step:
-        return Run(("qemu-img", "snapshot", "-q", action, tag_of(now.id, self.params["name"]), path), stage=STAGE_WORK)
+    def _qemu_img(self, action: str, now: Instance, disk: Disk) -> Step:
+        argv = ("qemu-img", "snapshot", "-q", action, tag_of(now.id, self.params["name"]), disk.path)
+        return OnDisk(argv, stage=STAGE_WORK, disk=disk, layout=self.layout, found=self.headers[disk.path])

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import time
 from dataclasses import dataclass
@@ -67,7 +68,10 @@ def read_snapshots(path: str) -> dict[str, Snapshot]:
     :raises ComputeError: When its table breaks the format.
     """
     try:
-        with open(path, "rb") as stream:
+        # The path comes from QEMU's user: nothing but a plain file is read.
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return {}
             head = stream.read(72)
             if len(head) < 72 or head[:4] != MAGIC:
                 return {}

@@ -27,6 +27,7 @@ from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     killed_after,
     pid,
     power,
+    snapshot,
     socket_of,
     write,
     write_running,
@@ -219,3 +220,21 @@ def test_foreign_and_forged_backups(root: Path, run: Converge, volume: Volume, t
     shutil.copyfile(file.with_name("other.qcow2"), moved)
     both(backup, root, "restored", name="moved", aside=False)
     assert holds(disk, 1)
+
+
+def test_a_disk_that_leads_elsewhere_is_not_read_as_root(root: Path, run: Converge, volume: Volume, tmp_path: Path) -> None:
+    """The disk and the script that names it are QEMU's user's: what they lead to is not copied where that user's guest could read it."""
+    disk = volume(ID)
+    run([machine(power="stopped")])
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\7" * (1 << 20))
+    subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", str(secret), str(disk)], check=True)
+    for call in (backup, snapshot):
+        with pytest.raises(ComputeError, match=r"stands on .*secret, which is no image in"):
+            call(root, "present")
+    disk.unlink()
+    disk.symlink_to(secret)
+    for call in (backup, snapshot):
+        with pytest.raises(ComputeError, match="is no plain file"):
+            call(root, "present")
+    assert not (root / "lib/backups").exists()
