@@ -77,6 +77,7 @@ class Kind:
     option: str = ""  # "bridges": the module's list
     suboptions: Item = {}  # of an item; ``name`` is its key
     options: Item = {}  # more options of the module
+    spec: Item = {}  # the module's whole argument spec, where its list is not one of declared items
     tools: tuple[str, ...] = ()  # what the node must have
     workers: int = 1  # how many items' steps may run side by side
 
@@ -133,7 +134,7 @@ class Kind:
 
 def argument_spec(kind: type[Kind]) -> Item:
     """Give the argument spec of a kind's module."""
-    return {
+    return kind.spec or {
         kind.option: {"type": "list", "elements": "dict", "required": True, "options": kind.suboptions},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "purge": {"type": "bool", "default": False},

@@ -155,6 +155,11 @@ class Layout:
         """Where volumes are moved whose instances are purged."""
         return f"{self.volumes}/{KEPT}"
 
+    @property
+    def backups(self) -> str:
+        """Where backups of instances stand, unless they are put elsewhere."""
+        return f"{self.root}/lib/backups"
+
     def instance(self, name: str) -> InstancePaths:
         """Give the paths of the instance ``compute-<id>``."""
         return InstancePaths(name, f"{self.instances}/{name}")

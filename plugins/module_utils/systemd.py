@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
+from ansible_collections.ikcloud.compute.plugins.module_utils.console import console_script, console_text
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER
 from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import DEFAULT_GRACE, disks, identifier, paths, volume
@@ -161,6 +162,7 @@ def shared_files(layout: Layout) -> dict[str, tuple[str, int]]:
         f"{UNIT_FOLDER}/compute-console.service": (_CONSOLE_SERVICE.format(**words), 0o644),
         f"{UNIT_FOLDER}/{TIMER}": (_CONSOLE_TIMER.format(**words), 0o644),
         trim_script(layout): (_TRIM.format(**words), 0o755),
+        console_script(layout): (console_text(layout), 0o755),
     }
 
 

@@ -142,6 +142,10 @@ instances:
     restart_reason:
       description: In what it differs.
       type: str
+    snapshots:
+      description: Its snapshots, oldest first, each with C(name), C(created) (UTC), and whether it has C(memory), of C(memory_bytes).
+      type: list
+      elements: dict
     console_tail:
       description: The last lines of the console log.
       returned: with O(console_lines)
@@ -166,6 +170,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_ROOT, Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import own_snapshots, read_snapshots
 
 # How much of the end of a console log is looked at.
 TAIL_BYTES = 65536
@@ -197,6 +202,7 @@ def describe(instance: Instance, layout: Layout, console_lines: int) -> dict[str
         "qmp": where.qmp,
         "restart_required": bool(reasons),
         "restart_reason": "; ".join(reasons),
+        "snapshots": _snapshots(instance.id, about["disks"]),
     }
     if console_lines > 0:
         entry["console_tail"] = _tail(where.console_log, console_lines)
@@ -216,6 +222,14 @@ def _sizes(path: str, layout: Layout) -> dict[str, int | None]:
         return {"virtual_size": header.virtual_size, "actual_size": size}
     except (OSError, ValueError, ComputeError):
         return {"virtual_size": None, "actual_size": None}
+
+
+def _snapshots(identifier: str, disks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    try:
+        held = read_snapshots(disks[0]["path"]) if disks else {}
+    except ComputeError:
+        return []  # a broken image: whoever uses it is told
+    return [snapshot.facts(name) for name, snapshot in own_snapshots(identifier, held).items()]
 
 
 def _tail(path: str, lines: int) -> list[str]:

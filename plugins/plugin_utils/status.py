@@ -15,6 +15,8 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import table, width_of
 
 Item = dict[str, Any]
+# VNC's display 1 on the user's machine (RFC 6143: 5900 and the display); 0 may be their own screen.
+SCREEN_PORT = 5901
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class Status:
         if ways:
             column = max(width_of(entry["name"]) for entry in ways)
             lines += ["", "LOG IN", *(f"{entry['name']:{column}}  {entry['login']}" for entry in ways)]
-        console = next((entry for entry in self.instances if entry["console"]), None)
-        if console:
-            lines += ["", f"CONSOLE of {console['name']}, as an example", console["console"]]
+        for key, about in (("log", ""), ("console", ": Ctrl-] leaves it"), ("screen", f": for a VNC viewer, at localhost:{SCREEN_PORT} while this runs")):
+            example = next((entry for entry in self.instances if entry[key]), None)
+            lines += ["", f"{key.upper()} of {example['name']}, as an example{about}", example[key]] if example else []
         missing = [node["name"] for node in self.nodes if node["state"] == "missing"]
         if missing:
             lines += ["", f"Nothing is known of {', '.join(missing)}: not reached, or not in this run."]
@@ -96,7 +98,8 @@ def make_status(cloud: Cloud, nodes: list[NodeState]) -> Status:
                 {
                     "name": instance.name, "id": instance.id, "node": instance.node, "power": "unknown" if unknown else "absent",
                     "networks": [nic.network for nic in instance.nics], "addresses": [nic.address for nic in instance.nics if nic.address],
-                    "cpu": instance.cpu, "memory": instance.memory, "declared": True, "restart_required": False, "login": "", "console": "",
+                    "cpu": instance.cpu, "memory": instance.memory, "declared": True, "restart_required": False,
+                    "login": "", "log": "", "console": "", "screen": "",
                     "note": f"may live on {' or '.join(missing)}" if unknown else "declared, not made yet",
                 }
             )  # fmt: skip
@@ -180,8 +183,22 @@ def _instance(node: NodeState, entry: Mapping[str, Any], cloud: Cloud, gateways:
         "declared": name in cloud.instances,
         "restart_required": bool(entry.get("restart_required")),
         "login": _login(str(labels.get("user") or "ubuntu"), networks, addresses, gateways, nodes) if entry.get("power") == "running" else "",
-        "console": ssh.on_node(node.target, ["tail", "-n", "50", "-F", str(log)]) if log and node.target else "",
+        "log": ssh.on_node(node.target, ["tail", "-n", "50", "-F", str(log)]) if log and node.target else "",
+        **_ways_in(node.target, entry, name),
         "note": "; ".join(notes),
+    }
+
+
+def _ways_in(target: ssh.Target | None, entry: Mapping[str, Any], name: str) -> Item:
+    """Give the commands that lead to an instance's serial console and to its screen; both are sockets in its folder."""
+    root, instances, _id = str(entry.get("folder") or "").rpartition("/instances/")
+    screen = str(entry.get("vnc") or "")
+    if target is None or entry.get("power") in (None, "stopped"):
+        return {"console": "", "screen": ""}
+    return {
+        # The script comes with systemd's units.
+        "console": ssh.on_node(target, [f"{root}/console", name]) if instances and entry.get("supervisor") == "systemd" else "",
+        "screen": ssh.to_socket(target, SCREEN_PORT, screen[len("unix:") :]) if screen.startswith("unix:") else "",
     }
 
 

@@ -30,6 +30,7 @@ SHARED = [
     "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-console.service",
     "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-console.timer",
     f"install -D -m 0755 /dev/stdin {ROOT}/run/trim-console-logs",
+    f"install -D -m 0755 /dev/stdin {ROOT}/run/console",
 ]
 
 
@@ -250,6 +251,7 @@ def test_remove_and_the_last_one_takes_all() -> None:
         "rm -f /etc/systemd/system/compute-console.service",
         "rm -f /etc/systemd/system/compute-console.timer",
         f"rm -f {ROOT}/run/trim-console-logs",
+        f"rm -f {ROOT}/run/console",
         "systemctl daemon-reload",
     ]
     assert left == {}

@@ -20,6 +20,7 @@ from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils import 
 from hypothesis import given
 from hypothesis import strategies as st
 
+INSTANCES = "/var/lib/compute-service/run/instances"
 GOLDEN = Path(__file__).parents[2] / "golden" / "plan_status.txt"
 
 
@@ -36,7 +37,8 @@ def reached(name: str, number: int, **variables: Any) -> NodeState:
     instances = [
         {
             "name": item["name"], "id": item["id"], "labels": item["labels"], "addresses": item["labels"]["addresses"], "power": "running", "cpu": item["cpu"],
-            "memory": item["memory"], "console_log": f"/var/lib/compute-service/run/instances/compute-{item['id']}/console.log",
+            "memory": item["memory"], "supervisor": "systemd", "folder": f"{INSTANCES}/compute-{item['id']}",
+            "console_log": f"{INSTANCES}/compute-{item['id']}/console.log", "vnc": f"unix:{INSTANCES}/compute-{item['id']}/vnc.sock",
         }
         for item in lists["instances"]
     ]  # fmt: skip
@@ -112,6 +114,16 @@ def test_console_goes_through_the_node() -> None:
     target = ssh.target("node", {"ansible_port": 2222, "ansible_user": "root"})
     assert target and ssh.on_node(target, ["tail", "a b"]) == "ssh -t -p 2222 root@node 'tail '\"'\"'a b'\"'\"''"
     assert ssh.on_node(ssh.Target("x", local=True), ["tail", "-F", "x"]) == "tail -F x"
+
+
+def test_no_way_leads_to_one_that_is_off_or_without_a_screen() -> None:
+    node = reached("ik-node-01", 1)
+    assert node.instances
+    node.instances[0].update(vnc="none")
+    entry = status(node, reached("ik-node-02", 2)).instances[0]
+    assert entry["console"].endswith("run/console web-1'") and entry["screen"] == ""
+    node.instances[0].update(power="stopped")
+    assert status(node, reached("ik-node-02", 2)).instances[0]["console"] == ""
 
 
 @pytest.mark.parametrize("variables", [{"ansible_connection": "docker"}, {"ansible_ssh_common_args": "-o 'x"}])

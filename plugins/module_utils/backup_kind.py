@@ -1,0 +1,225 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backups of instances' disks to files and back, for the module ``backup``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import backup_steps, qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, MODE, NODE, CopyDisk
+from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import ChosenKind, chosen_spec, missing_name
+from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disks, OnDisk, base_of, read_disks, sound_header
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build, begin_file, finish_step, mark_step, unfinished
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_checks import path_problem
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
+from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Abort, Dismiss
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, owner_or_none
+from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark, sidecar
+from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import own_snapshots, read_snapshots
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write
+
+# What the module ``volume`` gives a volume.
+VOLUME_MODE = 0o640
+
+
+@dataclass(frozen=True)
+class State:
+    """What there is of an instance and of the backup in question.
+
+    :ivar header: What the instance's own disk says of itself.
+    :ivar there: Whether a file is at ``path``; ``ours`` whether it bears our mark.
+    :ivar left: What interrupted runs have left.
+    :ivar alone: Whether nothing else is in its folder.
+    """
+
+    disks: Disks
+    header: qcow2.Header
+    path: str
+    there: bool
+    ours: bool
+    left: tuple[str, ...]
+    alone: bool
+
+
+class BackupKind(ChosenKind):
+    """One backup, by its name, of each of some instances. All is one stage."""
+
+    spec = chosen_spec(
+        ["present", "created", "absent", "restored"],
+        name={"type": "str", "required": True},
+        folder={"type": "path"},
+        compress={"type": "bool", "default": False},
+        aside={"type": "bool", "default": True},
+    )
+    tools = ("qemu-img",)
+
+    def __init__(self, params: Item) -> None:
+        # `absent` is not the engine's: the item is the instance, which stays.
+        super().__init__({**params, "state": {"absent": "deleted"}.get(params["state"], params["state"])})
+        self.folder: str = params["folder"] or self.layout.backups
+        self.state: dict[str, State] = {}
+        self.before: set[str] = set()  # instances that had the backup at the first look
+
+    def list_problems(self, items: list[Item]) -> list[str]:
+        return [problem for problem in (missing_name("backup", self.params["name"]), path_problem("folder", self.folder)) if problem]
+
+    def observe(self, items: list[Item]) -> dict[str, Found]:
+        found = self.choose(items)
+        for item, have in found.items():
+            now: Instance = have.raw
+            self.state[item] = state = self._read(now)
+            if self.looks == 1 and state.there:
+                self.before.add(item)
+            have.props["backups"] = backup_steps.names_in(os.path.dirname(state.path))
+        return found
+
+    def _read(self, now: Instance) -> State:
+        path = backup_steps.backup_path(self.folder, now.name, self.params["name"])
+        disks = read_disks(now, self.where(now).qmp)
+        header = sound_header(disks.own, self.layout)
+        target = backup_steps.target_path(self.layout, now.id)
+        left = [*([target] if os.path.lexists(target) else []), *backup_steps.left_behind(os.path.dirname(path))]
+        ours = read_mark(path, MARK) == self._mark(now)
+        alone = backup_steps.nothing_but(os.path.dirname(path), [path, sidecar(path), *left])
+        return State(disks, header, path, os.path.lexists(path), ours, tuple(left), alone)
+
+    def change(self, item: Item, have: Found | None) -> Change:
+        called, name, wanted = item["name"], self.params["name"], self.params["state"]
+        if have is None:
+            raise ComputeError(f"instance {called} is not there.")
+        now: Instance = have.raw
+        state = self.state[called]
+        change = Change(called, "update", have.props, dict(have.props), facts={"id": now.id, "backup": name, "path": state.path})
+        if wanted == "restored":
+            self._restore(change, now, state, have)
+        elif state.there and not state.ours:
+            raise ComputeError(f"{state.path} is there and ikcloud.compute did not make it; it was not touched.", "Take another name or another folder.")
+        elif wanted == "deleted":
+            beside = sidecar(state.path)
+            change.reasons += ["the backup is there"] if state.there else ["an unfinished one was left over"] if state.left or state.alone else []
+            found = [*([state.path] if state.there else []), *([beside] if os.path.lexists(beside) else [])]
+            change.steps = [*self._clear(now, state), *(Remove(path) for path in found)]
+            if state.alone:  # so that nothing of it is left
+                folders = (os.path.dirname(state.path), *([self.folder] if self.folder == self.layout.backups else []))
+                change.steps.append(Run(("rmdir", "--ignore-fail-on-non-empty", *folders)))
+            change.after = {**have.props, "backups": [other for other in have.props["backups"] if other != name]}
+        elif not state.there:
+            change.reasons.append("the backup is not there")
+            change.after = {**have.props, "backups": sorted([*have.props["backups"], name])}
+            change.steps = self._create(now, state)
+            others = [disk.path for disk in state.disks.others]
+            if others:
+                change.warnings.append(f"instance {called}: its further disks are not in the backup: {', '.join(others)}.")
+        elif wanted == "created" and called in self.before:
+            raise ComputeError(
+                f"instance {called} has a backup {name} already, {state.path}; nothing was changed.",
+                "Take another name, or delete it first (state=absent).",
+            )
+        if not change.steps and wanted != "restored":
+            change.steps = self._clear(now, state)
+            change.reasons += ["an unfinished one was left over"] if change.steps else []
+        change.action = "update" if change.steps else "none"
+        return change
+
+    def _create(self, now: Instance, state: State) -> list[Step]:
+        steps: list[Step] = [MakeFolder(os.path.dirname(state.path), mode=0o700), *self._clear(now, state)]
+        return steps + (self._copy_running(now, state) if now.pid else self._copy(now, state))
+
+    def _clear(self, now: Instance, state: State) -> list[Step]:
+        """List what clears away what interrupted runs have left, in QEMU first: it may still be writing."""
+        steps: list[Step] = []
+        if JOB in state.disks.jobs:
+            steps.append(Abort(self.script(now), self.where(now).qmp, JOB, stage=0))
+        if NODE in state.disks.nodes:
+            steps.append(self.ask(now, "blockdev-del", {"node-name": NODE}, stage=0))
+        return [*steps, *(Remove(path) for path in state.left)]
+
+    def _copy(self, now: Instance, state: State) -> list[Step]:
+        """Copy a disk that no QEMU has open, into one file that stands on no image."""
+        hidden = unfinished(state.path)
+        compressed = ("-c",) if self.params["compress"] else ()
+        convert = ("qemu-img", "convert", "-q", *compressed, "-f", state.disks.own.format, "-O", "qcow2", state.disks.own.path, hidden)
+        return [
+            begin_file(state.path, MODE, ""),
+            OnDisk(convert, made=hidden, disk=state.disks.own, layout=self.layout, found=state.header),
+            _check(hidden),
+            mark_step(state.path, self._mark(now)),
+            finish_step(state.path),
+        ]
+
+    def _copy_running(self, now: Instance, state: State) -> list[Step]:
+        """Have QEMU copy a disk while its guest writes to it: what is copied is the disk at the moment of the beginning."""
+        target = backup_steps.target_path(self.layout, now.id)
+        script, socket = self.script(now), self.where(now).qmp
+        job = {"job-id": JOB, "device": state.disks.own.node, "target": NODE, "sync": "full", "compress": self.params["compress"], "auto-dismiss": False}
+        steps: list[Step] = [
+            Write(target, "", mode=MODE, owner=owner_or_none(now.owner or DEFAULT_USER), secret=True),
+            Build(("qemu-img", "create", "-q", "-f", "qcow2", target, str(state.header.virtual_size)), made=target),
+            self.ask(now, "blockdev-add", {"driver": "qcow2", "node-name": NODE, "file": {"driver": "file", "filename": target}}, stage=0),
+            CopyDisk(script, socket, "blockdev-backup", job, stage=0, made=target),
+            Dismiss(script, socket, "job-dismiss", {"id": JOB}, stage=0),
+            self.ask(now, "blockdev-del", {"node-name": NODE}, stage=0),
+            backup_steps.take_over(target),
+            _check(target),
+        ]
+        if backup_steps.same_filesystem(os.path.dirname(state.path), self.layout.volumes):
+            return [*steps, backup_steps.mark_target(target, self._mark(now), state.path), backup_steps.move_step(target, state.path)]
+        hidden = unfinished(state.path)
+        steps += [begin_file(state.path, MODE, ""), Build(("cp", "--sparse=always", target, hidden), made=hidden), Remove(target)]
+        return [*steps, mark_step(state.path, self._mark(now)), finish_step(state.path)]
+
+    def _restore(self, change: Change, now: Instance, state: State, have: Found) -> None:
+        if self.looks > 1:
+            return  # it was done, and nothing else shows that
+        called, name, own = change.name, self.params["name"], state.disks.own
+        if now.pid or have.props["power"] != "stopped":
+            raise ComputeError(
+                f"instance {called} is {have.props['power']}; a backup is restored only while it is off; nothing was changed.",
+                "Power it off first: ikcloud.compute.instance_power with state=stopped, or the playbook ikcloud.compute.stop.",
+            )
+        if own.path != self.layout.volume(f"compute-{now.id}"):
+            raise ComputeError(f"instance {called}: its disk {own.path} was declared with a path of its own.", "Restore it by hand, with `qemu-img convert`.")
+        self._check_backup(called, state, have)
+        hidden = unfinished(own.path)
+        base = base_of(own.path, state.header)
+        backing = ("-B", base, "-F", state.header.backing_format) if base else ()
+        change.reasons.append(f"asked to be as in the backup {name}")
+        change.steps = [
+            *self._clear(now, state),
+            begin_file(own.path, VOLUME_MODE, owner_or_none(now.owner or DEFAULT_USER)),
+            Build(("qemu-img", "convert", "-q", "-f", "qcow2", "-O", own.format, *backing, state.path, hidden), made=hidden),
+            *([_check(hidden)] if own.format == "qcow2" else []),
+            mark_step(own.path, f"volume/compute-{now.id}"),
+            *(backup_steps.keep_former(own.path, self.layout, f"{now.name}-compute-{now.id}", self.warnings) if self.params["aside"] else []),
+            finish_step(own.path, replace=True),
+        ]
+        lost = own_snapshots(now.id, read_snapshots(own.path))
+        if lost:
+            where = "go with the disk that is kept aside" if self.params["aside"] else "are lost"
+            change.warnings.append(f"instance {called}: its snapshots {', '.join(lost)} {where}.")
+
+    def _check_backup(self, called: str, state: State, have: Found) -> None:
+        """Refuse to restore what is no whole disk: what a backup refers to would be read with our rights."""
+        known = ", ".join(have.props["backups"])
+        if not state.there:
+            raise ComputeError(
+                f"instance {called} has no backup {state.path}; nothing was changed.", f"There is: {known}." if known else "There is none there."
+            )
+        try:
+            header = qcow2.read_header(state.path)
+        except OSError as error:
+            raise ComputeError(f"{state.path} can't be read: {error.strerror}.") from None
+        if header.format != "qcow2" or header.backing_file or header.data_file or header.encrypted or header.corrupt:
+            raise ComputeError(f"{state.path} is not a whole qcow2 image that holds all of its data itself; nothing was changed.", "Take another backup.")
+
+    def _mark(self, now: Instance) -> str:
+        return f"backup/{now.name}/{self.params['name']}"
+
+
+def _check(path: str) -> Step:
+    return Run(("qemu-img", "check", "-q", "-f", "qcow2", path))

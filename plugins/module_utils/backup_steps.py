@@ -1,0 +1,133 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where backups stand, and the steps of a backup that do more than run a command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import time
+from dataclasses import dataclass
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import put_in_place, unfinished
+from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Job
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, mark_command, write_mark
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, MakeFolder, Step, remove_file
+
+# QEMU's names for the job, and for the file that it writes.
+JOB, NODE = "ikcloud-backup", "backup-target"
+# A backup has all of a guest's secrets.
+MODE = 0o600
+END = ".qcow2"
+
+
+@dataclass(frozen=True)
+class CopyDisk(Job):
+    """Have QEMU copy a disk as it is at this moment. When that fails, nothing is left of it, which may have filled the disk.
+
+    :ivar made: What QEMU writes to.
+    """
+
+    made: str = ""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except ComputeError:
+            with contextlib.suppress(ComputeError), Qmp(self.socket) as qmp:
+                qmp.execute("blockdev-del", {"node-name": NODE})
+            remove_file(self.made)
+            raise
+
+
+def backup_path(folder: str, instance: str, name: str) -> str:
+    """Give the path of a backup: ``<folder>/web-1/nightly.qcow2``."""
+    return f"{folder}/{instance}/{name}{END}"
+
+
+def names_in(folder: str) -> list[str]:
+    """Give the names of the backups in an instance's folder."""
+    with contextlib.suppress(OSError):
+        return sorted(name[: -len(END)] for name in os.listdir(folder) if name.endswith(END) and not name.startswith("."))
+    return []
+
+
+def left_behind(folder: str) -> list[str]:
+    """Give what interrupted runs have left in an instance's folder of backups: no other run is at it, for one holds the root's lock."""
+    with contextlib.suppress(OSError):
+        return sorted(f"{folder}/{name}" for name in os.listdir(folder) if name.startswith(".") and name.endswith(f"{END}.new"))
+    return []
+
+
+def nothing_but(folder: str, paths: list[str]) -> bool:
+    """Tell whether a folder is there and holds at most these files."""
+    with contextlib.suppress(OSError):
+        return {f"{folder}/{name}" for name in os.listdir(folder)} <= set(paths)
+    return False
+
+
+def target_path(layout: Layout, instance: str) -> str:
+    """Give where the QEMU of the instance with these 8 hex digits writes a backup to: a folder that its sandbox leaves open, where it can make no file itself.
+
+    The name is that of an unfinished volume, so that purge and teardown know what is left of it.
+    """
+    return unfinished(layout.volume(f"compute-{instance}-backup"))
+
+
+def same_filesystem(folder: str, other: str) -> bool:
+    """Tell whether a file can be renamed from one folder, which may not be there yet, into another."""
+    try:
+        while not os.path.isdir(folder):
+            folder = os.path.dirname(folder)
+        return os.stat(folder).st_dev == os.stat(other).st_dev
+    except OSError:
+        return False
+
+
+def take_over(path: str) -> Step:
+    """Have a file that QEMU wrote belong to whoever runs this."""
+
+    def take() -> None:
+        os.chown(path, os.geteuid(), os.getegid())
+        os.chmod(path, MODE)
+
+    return Do(f"chown {os.geteuid()}:{os.getegid()} {shlex.quote(path)}", take)
+
+
+def move_step(path: str, final: str) -> Step:
+    """Put a finished file that stands elsewhere on the same filesystem in its place."""
+    return Do(f"mv -nT {shlex.quote(path)} {shlex.quote(final)}", lambda: put_in_place(path, final))
+
+
+def keep_former(path: str, layout: Layout, stem: str, said: list[str]) -> list[Step]:
+    """List what keeps a disk that is about to be replaced, under a second name: its own is never without a disk.
+
+    :param stem: What the second name begins with; the time is added.
+    :param said: Where it is noted what that is.
+    """
+
+    def link() -> None:
+        if qcow2.is_locked(path):
+            raise ComputeError(f"{path} is in use by a running QEMU.", "Stop its instance first.")
+        former = os.stat(path)
+        others = [f"{layout.kept}/{name}" for name in os.listdir(layout.kept)] if former.st_nlink > 1 else []
+        target = next((other for other in others if os.path.samestat(os.lstat(other), former)), "")  # by a run that was interrupted after it
+        if not target:
+            target = f"{layout.kept}/{stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.img"
+            os.link(path, target)
+        write_mark(target, MARK, f"kept/{stem}")
+        said.append(f"The disk that was there is kept as {target}; remove it when nobody needs it any more.")
+
+    typed = f"ln {shlex.quote(path)} {shlex.quote(f'{layout.kept}/{stem}')}-$(date -u +%Y%m%dT%H%M%SZ).img"
+    return [MakeFolder(layout.kept, mode=0o700), Do(typed, link)]
+
+
+def mark_target(path: str, value: str, final: str) -> Step:
+    """Mark a file before it is moved to ``final``, so that it never stands there unmarked."""
+    return Do(mark_command(path, value), lambda: write_mark(path, MARK, value, final))

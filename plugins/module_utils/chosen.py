@@ -1,0 +1,141 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the modules share that act on instances which are there: finding these by name or id, and asking and stopping their QEMU."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import qmp, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import DEFAULT_ROOT, Found, Item, Kind
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import StartInstance, StopInstance
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, InstancePaths, Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, Step
+
+STAGE_STOP, STAGE_WORK, STAGE_START = 3, 4, 5
+
+
+def chosen_spec(states: list[str], **options: Item) -> Item:
+    """Give the argument spec of a module that acts on instances which are there."""
+    return {
+        "instances": {"type": "list", "elements": "str", "required": True},
+        "state": {"type": "str", "choices": states, "required": True},
+        "root": {"type": "path", "default": DEFAULT_ROOT},
+        **options,
+    }
+
+
+class ChosenKind(Kind):
+    """Something done to instances that are there. Stages: 3 stop, 4 what is to be done, 5 start.
+
+    :ivar states: What each instance's QEMU says of its guest (QAPI RunState), by id; None where it does not run or does not answer.
+    :ivar looks: How often the node was read: what only a second look can tell (such as that a revert was made) is done by then.
+    """
+
+    noun = "instance"
+    option = "instances"
+    workers = 4
+
+    def __init__(self, params: Item) -> None:
+        super().__init__({"purge": False, "spare": [], **params, "instances": [{"name": name} for name in params["instances"]]})
+        self.layout = Layout(self.root)
+        self.states: dict[str, str | None] = {}
+        self.looks = 0
+
+    def choose(self, items: list[Item]) -> dict[str, Found]:
+        """Find the instances that were asked for.
+
+        :returns: By what they were called, name or id; ``props`` has ``id`` and ``power`` (``paused`` by an operator, or by QEMU after an error of its disk),
+            ``raw`` is the :class:`Instance`.
+        :raises ComputeError: When one is not there, with those that are; when one is named twice.
+        """
+        self.looks += 1
+        # Of an instance without `start` there are only remains.
+        there = {name: found for name, found in read_instances(self.layout).items() if self.where(found).start in found.files}
+        by_id = {found.id: found for found in there.values()}
+        chosen = {item["name"]: there.get(item["name"]) or by_id.get(item["name"]) for item in items}
+        lost = [name for name, instance in chosen.items() if instance is None]
+        if lost:
+            names = [name for name, instance in sorted(there.items()) if instance.owned]
+            raise ComputeError(f"There is no instance {', '.join(lost)} on this node.", f"There are: {', '.join(names)}." if names else "There is none at all.")
+        found: dict[str, Found] = {}
+        first: dict[str, str] = {}
+        for name, instance in chosen.items():
+            if instance is None:
+                continue
+            if instance.id in first:
+                raise ComputeError(f"instances: {first[instance.id]} and {name} are the same instance; name it once.")
+            first[instance.id] = name
+            state = self.states[instance.id] = qemu_state(instance, self.layout)
+            paused = instance.power == "running" and state not in (None, "running")
+            found[name] = Found({"id": instance.id, "power": "paused" if paused else instance.power}, instance.owned, instance)
+        return found
+
+    def where(self, instance: Instance) -> InstancePaths:
+        """Give where an instance's files stand."""
+        return self.layout.instance(f"compute-{instance.id}")
+
+    def ask(self, instance: Instance, command: str, arguments: dict[str, Any] | None = None, stage: int = STAGE_WORK) -> Step:
+        """Have the instance's QEMU do a command."""
+        return Ask(self.script(instance), self.where(instance).qmp, command, arguments or {}, stage=stage)
+
+    def script(self, instance: Instance) -> tuple[str, ...]:
+        """Give what a person types before a command to QEMU."""
+        return (*as_user(instance), self.where(instance).qmp_script)
+
+    def halt(self, have: Found, grace: int | None) -> list[Step]:
+        """List what powers an instance off: the power button first, then by force.
+
+        :param grace: Seconds that the guest may take; None for the instance's own.
+        """
+        instance: Instance = have.raw
+        steps: list[Step] = []
+        if self.states.get(instance.id) == "paused" and grace != 0:
+            # A guest that is paused does not see its power button.
+            steps.append(self.ask(instance, "cont", stage=STAGE_STOP))
+        if not instance.managed or grace is not None:
+            words = (self.where(instance).stop,) if grace is None else (self.where(instance).stop, str(grace))
+            steps.append(StopInstance((*as_user(instance), *words), pidfile=self.where(instance).pid, stage=STAGE_STOP))
+        if instance.managed:
+            steps.append(Run(("systemctl", "stop", systemd.unit(instance.id)), stage=STAGE_STOP))
+        return steps
+
+    def start(self, instance: Instance) -> list[Step]:
+        """List what starts an instance, by whoever looks after it."""
+        unit = "" if instance.daemon else systemd.unit(instance.id)
+        where = self.where(instance)
+        steps: list[Step] = []
+        if unit and instance.unit.get("ActiveState") == "failed":
+            steps.append(Run(("systemctl", "reset-failed", unit), stage=STAGE_STOP))
+        argv = ("systemctl", "start", unit) if unit else (*as_user(instance), where.start)
+        return [*steps, StartInstance(argv, unit=unit, pidfile=where.pid, qmp=where.qmp, stage=STAGE_START)]
+
+
+def missing_name(what: str, name: str) -> str | None:
+    """Say what is wrong with the name of a snapshot or a backup, or None.
+
+    :param what: ``snapshot`` or ``backup``, as the playbooks' variable is called.
+    """
+    return name_problem("name", name) if name else f"name: missing; say which {what}, to a playbook with -e {what}=NAME."
+
+
+def as_user(instance: Instance) -> tuple[str, ...]:
+    """Give what a command line begins with that is run as the instance's user: its folder is QEMU's to write in, so nothing there is run as root."""
+    owner = instance.owner or DEFAULT_USER
+    return ("runuser", "-u", owner, "--") if os.geteuid() == 0 and owner != "root" else ()
+
+
+def qemu_state(instance: Instance, layout: Layout) -> str | None:
+    """Ask an instance's QEMU for its run state; None when it does not run or does not answer."""
+    if not instance.pid:
+        return None
+    try:
+        return qmp.status(layout.instance(f"compute-{instance.id}").qmp, timeout=5)
+    except ComputeError:
+        return None

@@ -1,0 +1,117 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The disks that a guest writes to, as its QEMU has them or would have them, and the jobs that QEMU is at."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
+
+
+@dataclass(frozen=True)
+class Disk:
+    """One disk.
+
+    :ivar node: QEMU's name for it, "" while that does not run.
+    """
+
+    path: str
+    format: str
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class Disks:
+    """An instance's disks.
+
+    :ivar own: The one that bears its system.
+    :ivar others: Those that it has besides, data volumes, and writes to.
+    :ivar jobs: Ids of QEMU's jobs, with ``nodes``, the names of its block nodes. Empty while it does not run.
+    """
+
+    own: Disk
+    others: tuple[Disk, ...] = ()
+    jobs: frozenset[str] = field(default_factory=frozenset)
+    nodes: frozenset[str] = field(default_factory=frozenset)
+
+
+def read_disks(instance: Instance, socket: str) -> Disks:
+    """Read an instance's disks: of its QEMU if that runs, else of its ``start``.
+
+    :param socket: Where QEMU listens.
+    :raises ComputeError: When it runs and can't be asked, and when ``start`` names no disk.
+    """
+    listed = [Disk(disk["path"], disk["format"]) for disk in qemu.describe(instance.options)["disks"] if not disk["readonly"]]
+    if not listed:
+        raise ComputeError(f"instance {instance.name}: its start script names no disk.", "Run ikcloud.compute.site, which writes it anew.")
+    own = listed[0]
+    if not instance.pid:
+        return Disks(own, tuple(listed[1:]))
+    with Qmp(socket) as qmp:
+        blocks, jobs, nodes = qmp.execute_all([("query-block", {}), ("query-jobs", {}), ("query-named-block-nodes", {"flat": True})])
+    attached = {block["inserted"]["file"] for block in blocks if block.get("inserted") and not block["inserted"]["ro"]}
+    # Not query-block's own nodes: while a job copies a disk, that names the job's filter.
+    running = {
+        node["file"]: Disk(node["file"], node["drv"], node["node-name"]) for node in nodes if node["file"] in attached and node["drv"] in ("qcow2", "raw")
+    }
+    if own.path not in running:
+        raise ComputeError(f"instance {instance.name}: its QEMU runs without its disk {own.path}.", "Restart it first.")
+    others = tuple(disk for path, disk in running.items() if path != own.path)
+    return Disks(running[own.path], others, frozenset(job["id"] for job in jobs), frozenset(node["node-name"] for node in nodes))
+
+
+def sound_header(disk: Disk, layout: Layout) -> qcow2.Header:
+    """Read what a disk says of itself, and refuse one with which qemu-img, which we run as root, would open anything but it and its image.
+
+    Both the disk and the script that names it are QEMU's user's to write.
+
+    :raises ComputeError: When it can't be read, is no plain file, or refers to another one than an image of ours.
+    """
+    path = disk.path
+    try:
+        entry = os.lstat(path)
+        if not stat.S_ISREG(entry.st_mode):
+            raise ComputeError(f"{path} is no plain file, which is all that this can work with.", "Do it by hand, with qemu-img.")
+        # Whatever a guest has written into a raw disk, it is raw.
+        header = qcow2.read_header(path) if disk.format == "qcow2" else qcow2.Header("raw", entry.st_size)
+    except OSError as error:
+        raise ComputeError(f"{path} can't be read: {error.strerror}.") from None
+    if header.format != disk.format:
+        raise ComputeError(f"{path} is {header.format}, and its instance has it as {disk.format}.", "See what has become of it.")
+    base = base_of(path, header)
+    if header.data_file or header.corrupt or (base and os.path.dirname(base) != layout.images):
+        what = f"stands on {base}, which is no image in {layout.images}" if base else "is marked as corrupt, or has its data in another file"
+        raise ComputeError(f"{path} {what}; it was not touched.", "See what `qemu-img info` says of it.")
+    return header
+
+
+def base_of(path: str, header: qcow2.Header) -> str:
+    """Give the path of the image that a disk stands on, "" for none."""
+    return qcow2.backing_path(path, header.backing_file) if header.backing_file else ""
+
+
+@dataclass(frozen=True)
+class OnDisk(Build):
+    """Run qemu-img on a disk, if that still refers to what it referred to when it was found sound.
+
+    :ivar found: What it said of itself then.
+    """
+
+    disk: Disk = field(default_factory=lambda: Disk("", ""))
+    layout: Layout = field(default_factory=Layout)
+    found: qcow2.Header = field(default_factory=lambda: qcow2.Header("raw", 0))
+
+    def run(self) -> None:
+        header = sound_header(self.disk, self.layout)
+        if (header.backing_file, header.backing_format) != (self.found.backing_file, self.found.backing_format):
+            raise ComputeError(f"{self.disk.path} has changed meanwhile; it was not touched.", "Something else writes into it.")
+        super().run()

@@ -1,0 +1,89 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""QEMU's jobs: what it goes on with after it has answered (QEMU's docs/interop/qmp-ref, "Background jobs")."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp_script import typed
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
+
+# QEMU answers nothing while it writes a guest's memory, and copies a disk as fast as that goes: as long as it goes on, it is waited for. A day
+# is for what will never end.
+LIMIT = 86400.0
+# How long each single answer may take: 512 GiB of memory at 200 MB/s.
+ANSWER = 2700.0
+
+
+@dataclass(frozen=True)
+class Job(Ask):
+    """Have a running QEMU do a job, and wait until it has concluded. A :class:`Dismiss` has to follow.
+
+    :ivar hint: What to do when it fails.
+    """
+
+    hint: str = ""
+
+    def run(self) -> None:
+        job = self.arguments["job-id"]
+        with Qmp(self.socket, ANSWER) as qmp:
+            qmp.execute(self.command, self.arguments)
+            failed = wait(qmp, job)
+            if failed:
+                qmp.execute("job-dismiss", {"id": job})
+                raise ComputeError(f"QEMU could not do {self.command}: {failed}.", self.hint)
+
+
+@dataclass(frozen=True)
+class Dismiss(Ask):
+    """Have QEMU forget a job once it has concluded. Typed by hand it is repeated until then."""
+
+    @property
+    def text(self) -> str:
+        return f"until {super().text}; do sleep 1; done"
+
+
+@dataclass(frozen=True)
+class Abort(Step):
+    """End a job that an interrupted run has left, whatever state it is in, and have it forgotten."""
+
+    script: tuple[str, ...]
+    socket: str
+    job: str
+    stage: int = 4
+
+    @property
+    def text(self) -> str:
+        return " ".join((*self.script[:-1], typed(self.script[-1], "job-cancel", {"id": self.job})))
+
+    def run(self) -> None:
+        with Qmp(self.socket, ANSWER) as qmp:
+            if any(job["id"] == self.job and job["status"] in ("created", "running", "paused", "ready", "standby") for job in qmp.execute("query-jobs")):
+                qmp.execute("job-cancel", {"id": self.job})
+            wait(qmp, self.job)
+            if any(job["id"] == self.job for job in qmp.execute("query-jobs")):
+                qmp.execute("job-dismiss", {"id": self.job})
+
+
+def wait(qmp: Qmp, job: str) -> str:
+    """Wait until a job has concluded, or is gone.
+
+    :returns: Why it failed, "" if it did not.
+    :raises ComputeError: When it takes more than a day.
+    """
+    until, pause = time.monotonic() + LIMIT, 0.01
+    while time.monotonic() < until:
+        state = next((entry for entry in qmp.execute("query-jobs") if entry["id"] == job), None)
+        if state is None:
+            return ""
+        if state["status"] == "concluded":
+            return str(state.get("error") or "")
+        time.sleep(pause)
+        pause = min(1.0, pause * 1.5)
+    raise ComputeError(f"QEMU's job {job} has not ended within {LIMIT:g} s.", "Run this again: it is ended then.")

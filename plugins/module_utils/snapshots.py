@@ -1,0 +1,111 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Snapshots inside qcow2 images, read without a process (QEMU's docs/interop/qcow2.txt, "Snapshots"; all numbers there are big-endian)."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import MAGIC
+
+# "Number of snapshots contained in the image" at byte 60 of the header, 65536 at most (QEMU's QCOW_MAX_SNAPSHOTS), and where they stand.
+_PLACE, _MOST = 60, 65536
+_ENTRY = ">QIHHIIQII"
+_ENTRY_BYTES = struct.calcsize(_ENTRY)
+# A table is a few hundred bytes; more than this is refused rather than read (QEMU's QCOW_MAX_SNAPSHOTS_SIZE).
+_TABLE_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One snapshot in an image.
+
+    :ivar tag: Its name there.
+    :ivar seconds: When it was taken, since the epoch.
+    :ivar memory: Bytes of the guest's memory in it; 0 for one of the disk alone.
+    """
+
+    tag: str
+    seconds: int
+    memory: int
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """Give what a user is told of it."""
+        return {"name": name, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.seconds)), "memory": self.memory > 0, "memory_bytes": self.memory}
+
+
+def tag_of(instance: str, name: str) -> str:
+    """Give what a snapshot is called inside the images: ``compute-4fd66e29.before-upgrade``.
+
+    So nobody's own snapshot of that name is touched, nor one that a data volume holds of another instance, and no name is taken for one of
+    the numbers that QEMU knows snapshots by too.
+
+    :param instance: 8 hex digits.
+    """
+    return f"compute-{instance}.{name}"
+
+
+def own_snapshots(instance: str, found: dict[str, Snapshot]) -> dict[str, Snapshot]:
+    """Give the snapshots of an instance by their names, oldest first.
+
+    :param found: What its disk holds, by tag.
+    """
+    start = tag_of(instance, "")
+    ours = [(entry.seconds, tag[len(start) :], entry) for tag, entry in found.items() if tag.startswith(start)]
+    return {name: entry for _seconds, name, entry in sorted(ours, key=lambda one: one[:2])}
+
+
+def read_snapshots(path: str) -> dict[str, Snapshot]:
+    """Read what snapshots an image holds, by tag. One that is not there or is not qcow2 holds none.
+
+    :raises ComputeError: When its table breaks the format.
+    """
+    try:
+        # The path comes from QEMU's user: nothing but a plain file is read.
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return {}
+            head = stream.read(72)
+            if len(head) < 72 or head[:4] != MAGIC:
+                return {}
+            count, place = struct.unpack_from(">IQ", head, _PLACE)
+            if not count:
+                return {}
+            size = os.fstat(stream.fileno()).st_size
+            if count > _MOST or place >= size:
+                raise ComputeError(f"{path}: its table of snapshots is out of bounds.", "Look at it with `qemu-img check`.")
+            stream.seek(place)
+            return parse_table(stream.read(min(size - place, _TABLE_BYTES)), count)
+    except OSError:
+        return {}
+    except (struct.error, ValueError) as error:
+        raise ComputeError(f"{path}: its table of snapshots is broken: {error}.", "Look at it with `qemu-img check`.") from None
+
+
+def parse_table(data: bytes, count: int) -> dict[str, Snapshot]:
+    """Parse a snapshot table.
+
+    :param data: From its beginning, or more.
+    :raises ValueError: When it breaks the format.
+    :raises struct.error: When it ends too early.
+    """
+    found: dict[str, Snapshot] = {}
+    place = 0
+    for _number in range(count):
+        _l1, _l1_size, id_bytes, name_bytes, seconds, _nanoseconds, _clock, memory, extra = struct.unpack_from(_ENTRY, data, place)
+        if extra >= 8:  # the first extra field is the memory's size, for which 32 bits are not enough
+            (memory,) = struct.unpack_from(">Q", data, place + _ENTRY_BYTES)
+        begin = place + _ENTRY_BYTES + extra + id_bytes
+        if begin + name_bytes > len(data):
+            raise ValueError("a name is out of bounds")
+        tag = data[begin : begin + name_bytes].decode(errors="replace")
+        found[tag] = Snapshot(tag, seconds, memory)
+        place = (begin + name_bytes + 7) // 8 * 8
+    return found

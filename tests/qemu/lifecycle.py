@@ -1,0 +1,105 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the tests share of what is done to instances that are there."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine
+from ansible_collections.ikcloud.compute.plugins.module_utils.backup_kind import BackupKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import ChosenKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import argument_spec, converge
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.power_kind import PowerKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
+from ansible_collections.ikcloud.compute.plugins.module_utils.snapshot_kind import SnapshotKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
+
+Volume = Callable[[str], Path]
+ID = short_id("instance", "one")
+
+
+def act(kind: type[ChosenKind], root: Path, state: str, check: bool = False, **params: Any) -> dict[str, Any]:
+    """Run a module that acts on instances as Ansible would."""
+    given = {"instances": ["one"], "state": state, "root": str(root), **params}
+    validated = ArgumentSpecValidator(argument_spec(kind)).validate(given)
+    assert not validated.error_messages, validated.error_messages
+    return converge(kind(validated.validated_parameters), check)
+
+
+def power(root: Path, state: str, check: bool = False, **params: Any) -> dict[str, Any]:
+    return act(PowerKind, root, state, check, **params)
+
+
+def snapshot(root: Path, state: str, check: bool = False, **params: Any) -> dict[str, Any]:
+    return act(SnapshotKind, root, state, check, **{"name": "clean", **params})
+
+
+def backup(root: Path, state: str, check: bool = False, **params: Any) -> dict[str, Any]:
+    return act(BackupKind, root, state, check, **{"name": "nightly", **params})
+
+
+def both(call: Callable[..., dict[str, Any]], root: Path, state: str, **params: Any) -> dict[str, Any]:
+    """Check mode, then the real run, which does what was said."""
+    predicted = call(root, state, check=True, **params)
+    done = call(root, state, **params)
+    assert "msg" not in done, done["msg"]
+    assert (done["changed"], done["commands"], done["after"]) == (predicted["changed"], predicted["commands"], predicted["after"])
+    return done
+
+
+def pid(root: Path) -> int:
+    return read_instances(Layout(str(root)), units=False)["one"].pid
+
+
+def socket_of(root: Path) -> str:
+    return f"{root}/run/instances/compute-{ID}/qmp.sock"
+
+
+def write(disk: Path, pattern: int, at: str = "0") -> None:
+    """Write a MiB of a byte into a disk that no QEMU has open."""
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -P {pattern} {at} 1M", str(disk)], check=True, capture_output=True)
+
+
+def holds(disk: Path, pattern: int, at: str = "0") -> bool:
+    """Tell whether a disk has that byte there, asked while its QEMU may run."""
+    done = subprocess.run(["qemu-io", "-U", "-r", "-f", "qcow2", "-c", f"read -P {pattern} {at} 1M", str(disk)], check=False, capture_output=True, text=True)
+    return "Pattern verification failed" not in done.stdout and done.returncode == 0
+
+
+def write_running(root: Path, pattern: int) -> None:
+    """Write a MiB into the disk of the QEMU that runs, as its guest would."""
+    with Qmp(socket_of(root)) as qmp:
+        answer = qmp.execute("human-monitor-command", {"command-line": f'qemu-io virtio0 "write -P {pattern} 0 1M"'})
+        qmp.execute("human-monitor-command", {"command-line": 'qemu-io virtio0 "flush"'})  # others read the file
+    assert "rror" not in str(answer), answer
+
+
+class Killed(BaseException):
+    """As if the module had been killed."""
+
+
+def killed_after(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Have the run end after so many steps."""
+    left = number
+
+    def step(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]:
+        nonlocal left
+        for one in steps:
+            if left == 0:
+                raise Killed
+            left -= 1
+            one.run()
+        return name, None
+
+    patch.setattr(engine, "_apply_item", step)

@@ -1,0 +1,240 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Backups of instances, with a real QEMU and real disks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, NODE, CopyDisk, target_path
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
+from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
+from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
+    ID,
+    Killed,
+    Volume,
+    backup,
+    both,
+    holds,
+    killed_after,
+    pid,
+    power,
+    snapshot,
+    socket_of,
+    write,
+    write_running,
+)
+
+
+def test_backup_and_restore(root: Path, run: Converge, volume: Volume) -> None:
+    base = root / "lib/images/base.img"
+    base.parent.mkdir()
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(base), "16M"], check=True)
+    write(base, 9, "4M")
+    write(base, 8, "6M")
+    disk = root / f"lib/volumes/compute-{ID}.img"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(base), str(disk)], check=True)
+    write(disk, 1)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -z 6M 1M", str(disk)], check=True, capture_output=True)
+    run([machine(grace=0, power="stopped")])
+    file = root / "lib/backups/one/nightly.qcow2"
+    done = both(backup, root, "created")
+    assert done["results"][0]["path"] == str(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    subprocess.run(["qemu-img", "compare", "-q", str(file), str(disk)], check=True)
+    assert "backing" not in subprocess.run(["qemu-img", "info", str(file)], check=True, capture_output=True, text=True).stdout
+    assert not backup(root, "present")["changed"]
+    with pytest.raises(ComputeError, match=r"has a backup nightly already.*Take another name, or delete it first"):
+        backup(root, "created")
+
+    # The same of one that runs.
+    power(root, "started")
+    write_running(root, 2)
+    done = both(backup, root, "created", name="live", compress=True)
+    assert any("blockdev-backup" in command for command in done["commands"])
+    write_running(root, 3)
+    live = root / "lib/backups/one/live.qcow2"
+    assert holds(live, 2) and holds(live, 9, "4M") and holds(live, 0, "6M")
+    assert not os.path.lexists(target_path(Layout(str(root)), ID))
+    with Qmp(socket_of(root)) as qmp:
+        assert qmp.execute("query-jobs") == []
+        assert NODE not in [node["node-name"] for node in qmp.execute("query-named-block-nodes")]
+    with pytest.raises(ComputeError, match=r"instance one is running; a backup is restored only while it is off; nothing was changed.*ikcloud\.compute\.stop"):
+        backup(root, "restored", name="live")
+    assert holds(disk, 3)
+
+    power(root, "stopped")
+    with pytest.raises(ComputeError, match=r"has no backup .*weekly.qcow2; nothing was changed. There is: live, nightly."):
+        backup(root, "restored", name="weekly")
+    done = both(backup, root, "restored", name="live")
+    assert holds(disk, 2) and holds(disk, 9, "4M") and holds(disk, 0, "6M")
+    subprocess.run(["qemu-img", "compare", "-q", str(live), str(disk)], check=True)
+    assert str(base) in subprocess.run(["qemu-img", "info", str(disk)], check=True, capture_output=True, text=True).stdout
+    kept = list((root / "lib/volumes/kept").iterdir())
+    assert len(kept) == 1 and str(kept[0]) in done["warn"][0] and holds(kept[0], 3)
+    power(root, "started")
+    assert run([machine(grace=0)])["changed"] is False
+    both(backup, root, "absent")
+    assert os.listdir(root / "lib/backups/one") == ["live.qcow2"]
+    assert not backup(root, "absent")["changed"]
+    both(backup, root, "absent", name="live")
+    assert not (root / "lib/backups").exists()
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_backup_killed_at_every_step(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, runs: bool) -> None:
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(grace=0, power="running" if runs else "stopped")])
+    folder = root / "lib/backups/one"
+    for number in range(16):
+        with monkeypatch.context() as patch:
+            killed_after(patch, number)
+            try:
+                backup(root, "created", name=f"try-{number}")
+            except Killed:
+                assert not (folder / f"try-{number}.qcow2").exists()
+            else:
+                assert number > 4
+                return
+        assert "msg" not in backup(root, "created", name=f"good-{number}")
+        assert holds(folder / f"good-{number}.qcow2", 1)
+        assert [name for name in os.listdir(folder) if name.startswith(".")] == []
+        assert [name for name in os.listdir(root / "lib/volumes") if name.startswith(".")] == []
+    pytest.fail("it never came to its end")
+
+
+def test_restore_killed_at_every_step(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is killed, the disk is the former one or the restored one, whole."""
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(power="stopped")])
+    backup(root, "present")
+    for number in range(12):
+        write(disk, 2)
+        with monkeypatch.context() as patch:
+            killed_after(patch, number)
+            try:
+                backup(root, "restored")
+            except Killed:
+                assert holds(disk, 2)
+            else:
+                assert number > 4 and holds(disk, 1)
+                return
+        assert "msg" not in backup(root, "restored")
+        assert holds(disk, 1)
+        assert len(list((root / "lib/volumes/kept").iterdir())) == 1  # and that disk was kept once
+        shutil.rmtree(root / "lib/volumes/kept")
+    pytest.fail("it never came to its end")
+
+
+def test_a_job_that_goes_on_after_a_kill_is_ended(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module is killed while QEMU copies, which goes on with it: the next run ends that and begins anew."""
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(grace=0)])
+
+    def begin(step: CopyDisk) -> None:
+        with Qmp(step.socket) as qmp:
+            qmp.execute(step.command, {**step.arguments, "speed": 1024})
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CopyDisk, "run", begin)
+        with pytest.raises(Killed):
+            backup(root, "created")
+    with Qmp(socket_of(root)) as qmp:
+        assert [job["id"] for job in qmp.execute("query-jobs")] == [JOB]
+    both(backup, root, "created")
+    assert holds(root / "lib/backups/one/nightly.qcow2", 1)
+    with Qmp(socket_of(root)) as qmp:
+        assert qmp.execute("query-jobs") == []
+
+
+def test_backup_that_does_not_fit_leaves_nothing(root: Path, run: Converge, volume: Volume) -> None:
+    """A copy that QEMU can't finish is an error that says why; QEMU has let go of it, and the guest runs on."""
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(grace=0)])
+    quota = subprocess.run(["prlimit", f"--pid={pid(root)}", "--fsize=65536:65536"], check=False)
+    if quota.returncode:
+        pytest.skip("prlimit(1) can't limit another process here")
+    done = backup(root, "created")
+    assert "QEMU could not do blockdev-backup" in done["msg"], done
+    assert not os.path.lexists(target_path(Layout(str(root)), ID))
+    assert not (root / "lib/backups/one/nightly.qcow2").exists()
+    subprocess.run(["prlimit", f"--pid={pid(root)}", "--fsize=unlimited:65536"], check=False)
+    assert status(socket_of(root)) == "running"
+    with Qmp(socket_of(root)) as qmp:
+        assert qmp.execute("query-jobs") == []
+        assert NODE not in [node["node-name"] for node in qmp.execute("query-named-block-nodes")]
+
+
+def test_in_another_filesystem(root: Path, run: Converge, volume: Volume) -> None:
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(grace=0)])
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="ikc-") as folder:
+        if os.stat(folder).st_dev == os.stat(root).st_dev:
+            pytest.skip("/dev/shm is no filesystem of its own here")
+        done = both(backup, root, "created", folder=folder)
+        assert any(command.startswith("cp ") for command in done["commands"])
+        assert holds(Path(folder) / "one/nightly.qcow2", 1)
+        assert os.stat(f"{folder}/one/nightly.qcow2").st_mode & 0o777 == 0o600
+        assert not backup(root, "present", folder=folder)["changed"]
+        assert [name for name in os.listdir(root / "lib/volumes") if name.startswith(".")] == []
+        power(root, "stopped")
+        write(disk, 2)
+        both(backup, root, "restored", folder=folder)
+        assert holds(disk, 1)
+        both(backup, root, "absent", folder=folder)
+        assert not os.path.exists(f"{folder}/one") and os.path.exists(folder)
+
+
+def test_foreign_and_forged_backups(root: Path, run: Converge, volume: Volume, tmp_path: Path) -> None:
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(power="stopped")])
+    file = root / "lib/backups/one/nightly.qcow2"
+    file.parent.mkdir(parents=True)
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\7" * (1 << 20))
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(secret), str(file)], check=True)
+    for state in ("present", "created", "absent"):
+        with pytest.raises(ComputeError, match=r"ikcloud\.compute did not make it; it was not touched"):
+            backup(root, state)
+    with pytest.raises(ComputeError, match="not a whole qcow2 image that holds all of its data itself"):
+        backup(root, "restored")
+    # One that was copied away and back has lost its mark, and is as good as before.
+    backup(root, "created", name="other")
+    write(disk, 2)
+    moved = file.with_name("moved.qcow2")
+    shutil.copyfile(file.with_name("other.qcow2"), moved)
+    both(backup, root, "restored", name="moved", aside=False)
+    assert holds(disk, 1)
+
+
+def test_a_disk_that_leads_elsewhere_is_not_read_as_root(root: Path, run: Converge, volume: Volume, tmp_path: Path) -> None:
+    """The disk and the script that names it are QEMU's user's: what they lead to is not copied where that user's guest could read it."""
+    disk = volume(ID)
+    run([machine(power="stopped")])
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\7" * (1 << 20))
+    subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", str(secret), str(disk)], check=True)
+    for call in (backup, snapshot):
+        with pytest.raises(ComputeError, match=r"stands on .*secret, which is no image in"):
+            call(root, "present")
+    disk.unlink()
+    disk.symlink_to(secret)
+    for call in (backup, snapshot):
+        with pytest.raises(ComputeError, match="is no plain file"):
+            call(root, "present")
+    assert not (root / "lib/backups").exists()

@@ -1,0 +1,105 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbooks that act on instances, run as users run them on two nodes which are this machine, each with a root of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import argument_spec, converge
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
+from ansible_collections.ikcloud.compute.tests.qemu.conftest import machine
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def nodes(root: Path) -> Iterator[Path]:
+    """Give a folder with an inventory of two nodes, n1 with web-1 and web-2, n2 with web-3, all of them running."""
+    if os.geteuid() != 0:
+        pytest.skip("the playbooks want to be root")
+    folder = root.parent
+    hosts = {name: {"compute_service_root": str(folder / name)} for name in ("n1", "n2")}
+    variables = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
+    (folder / "hosts.yml").write_text(yaml.safe_dump({"compute_nodes": {"vars": variables, "hosts": hosts}}))
+    for node, names in (("n1", ("web-1", "web-2")), ("n2", ("web-3",))):
+        (folder / node / "lib/volumes").mkdir(parents=True)
+        for name in names:
+            disk = folder / node / f"lib/volumes/compute-{short_id('instance', name)}.img"
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "16M"], check=True)
+        given = {"instances": [machine(name, grace=0) for name in names], "root": str(folder / node)}
+        converge(InstanceKind(ArgumentSpecValidator(argument_spec(InstanceKind)).validate(given).validated_parameters), False)
+    yield folder
+    for node in hosts:
+        for instance in read_instances(Layout(str(folder / node)), units=False).values():
+            if instance.pid > 0:
+                os.kill(instance.pid, 9)
+
+
+def play(nodes: Path, name: str, *options: str, status: int = 0) -> str:
+    command = ["ansible-playbook", "-i", str(nodes / "hosts.yml"), f"ikcloud.compute.{name}", *options]
+    environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(PROJECT / ".venv" / "collections"), ANSIBLE_NOCOLOR="1")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=nodes, check=False, timeout=120)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stdout
+
+
+def running(nodes: Path) -> list[str]:
+    return [name for node in ("n1", "n2") for name, found in sorted(read_instances(Layout(str(nodes / node)), units=False).items()) if found.pid]
+
+
+def test_playbooks(nodes: Path) -> None:
+    said = play(nodes, "stop", "-e", "instances=web-1,web-3", "--check")
+    assert running(nodes) == ["web-1", "web-2", "web-3"]
+    said = play(nodes, "stop", "-e", "instances=web-1,web-3")
+    assert running(nodes) == ["web-2"]
+    assert "next run of site" in said and "power: stopped" in said
+    assert "changed=0" in play(nodes, "stop", "-e", "instances=web-1").split("PLAY RECAP")[1]
+    play(nodes, "snapshot", "-e", "instances=web-*", "-e", "snapshot=clean")
+    said = play(nodes, "snapshots")
+    rows = [line.split()[:3] for line in said.splitlines() if " clean " in line]
+    assert rows == [["web-1", "n1", "clean"], ["web-2", "n1", "clean"], ["web-3", "n2", "clean"]]
+    play(nodes, "snapshot_revert", "-e", "instances=web-1,web-2", "-e", "snapshot=clean")
+    play(nodes, "backup", "-e", "instances=web-1,web-2")
+    (backup,) = (path.stem for path in (nodes / "n1/lib/backups/web-2").iterdir())
+    assert "instance web-2 is running; a backup is restored only while it is off" in play(
+        nodes, "restore", "-e", "instances=web-2", "-e", f"backup={backup}", status=2
+    )
+    play(nodes, "restore", "-e", "instances=web-1", "-e", f"backup={backup}")
+    play(nodes, "start", "-e", "instances=web-1")
+    play(nodes, "pause", "-e", "instances=web-1")
+    play(nodes, "resume", "-e", "instances=web-1")
+    play(nodes, "reboot", "-e", "instances=web-1", "-e", "grace=0")
+    assert running(nodes) == ["web-1", "web-2"]
+    play(nodes, "snapshot_delete", "-e", "instances=web-3", "-e", "snapshot=clean")
+
+
+@pytest.mark.parametrize(
+    ("playbook", "options", "words"),
+    [
+        ("stop", ["instances=web-1,web-9"], "No instance web-9 was found; nothing was changed. There is: web-1, web-2, web-3."),
+        ("reboot", [], "Which instances? Say -e instances=web-1,web-2"),
+        ("stop", ["instances=web-1", "grace=soon"], "unable to convert to int"),
+        ("snapshot", ["instances=web-1"], "name: missing; say which snapshot, to a playbook with -e snapshot=NAME."),
+        ("snapshot_revert", ["instances=web-1", "snapshot=none"], "instance web-1 has no snapshot none; there is none."),
+        ("restore", ["instances=web-1", "backup=../x"], "'../x' is not a valid name"),
+        ("backup", ["instances=web-1", "backup_folder=/nowhere/a;b"], "'/nowhere/a;b' is not usable"),
+    ],
+)
+def test_one_clear_error_and_nothing_changed(nodes: Path, playbook: str, options: list[str], words: str) -> None:
+    said = play(nodes, playbook, *[word for option in options for word in ("-e", option)], status=2)
+    assert len([line for line in said.splitlines() if line.startswith(("fatal:", "[ERROR]: Task failed"))]) >= 1
+    assert words in said.replace("\n", " ").replace("\\'", "'"), said
+    assert running(nodes) == ["web-1", "web-2", "web-3"]
+    assert "changed=1" not in said

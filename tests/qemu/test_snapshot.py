@@ -1,0 +1,135 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Snapshots of instances, with a real QEMU and real disks."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
+from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import read_snapshots, tag_of
+from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
+from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
+    ID,
+    Killed,
+    Volume,
+    both,
+    holds,
+    killed_after,
+    pid,
+    power,
+    snapshot,
+    socket_of,
+    write,
+    write_running,
+)
+
+
+def test_snapshot_of_one_that_is_off(root: Path, run: Converge, volume: Volume) -> None:
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(power="stopped")])
+    done = both(snapshot, root, "created")
+    assert done["commands"] == [f"qemu-img snapshot -q -c compute-{ID}.clean {disk}"]
+    assert done["after"]["one"]["snapshots"] == ["clean"]
+    assert not snapshot(root, "present")["changed"]
+    with pytest.raises(ComputeError, match=r"has a snapshot clean already, of 20.*nothing was changed. Take another name, or delete it first"):
+        snapshot(root, "created")
+    write(disk, 2)
+    with pytest.raises(ComputeError, match="has no snapshot dirty; there is clean"):
+        snapshot(root, "reverted", name="dirty")
+    done = both(snapshot, root, "reverted")
+    assert done["changed"] and holds(disk, 1)
+    # Somebody's own snapshot is nothing to us.
+    subprocess.run(["qemu-img", "snapshot", "-c", "clean", str(disk)], check=True)
+    both(snapshot, root, "absent")
+    assert list(read_snapshots(str(disk))) == ["clean"]
+    assert not snapshot(root, "absent")["changed"]
+    # A disk that grew since is as large as it was.
+    snapshot(root, "present")
+    subprocess.run(["qemu-img", "resize", "-q", "-f", "qcow2", str(disk), "32M"], check=True)
+    both(snapshot, root, "reverted")
+    assert holds(disk, 1)
+
+
+def test_snapshot_of_one_that_runs(root: Path, run: Converge, volume: Volume) -> None:
+    disk, data = volume(ID), volume("11111111")
+    write(disk, 1)
+    run([machine(grace=0, volumes=[{"path": str(data)}])])
+    one = pid(root)
+    done = both(snapshot, root, "created")
+    assert [line.split("/")[-1].split(" ")[1] for line in done["commands"]] == ["snapshot-save", "job-dismiss"]
+    held = read_snapshots(str(disk))[tag_of(ID, "clean")]
+    assert held.memory > 0 and tag_of(ID, "clean") in read_snapshots(str(data))
+    assert subprocess.run(["qemu-img", "snapshot", "-U", "-l", str(disk)], check=True, capture_output=True, text=True).stdout.count("clean") == 1
+    write_running(root, 2)
+    assert holds(disk, 2)
+    done = both(snapshot, root, "reverted")
+    assert holds(disk, 1) and pid(root) == one and status(socket_of(root)) == "running"
+    power(root, "paused")
+    snapshot(root, "reverted")
+    assert status(socket_of(root)) == "paused"  # as it was
+    assert not run([machine(grace=0, volumes=[{"path": str(data)}])])["changed"]
+    # Off, it is reverted without its memory, which is said.
+    power(root, "stopped", grace=0)
+    write(disk, 3)
+    assert "without the memory in its snapshot clean" in both(snapshot, root, "reverted")["warn"][0]
+    assert holds(disk, 1)
+    # And the other way round.
+    snapshot(root, "created", name="off")
+    power(root, "started")
+    write_running(root, 4)
+    with pytest.raises(ComputeError, match=r"runs, and its snapshot off, taken while it was off.*state=stopped\), or set restart=when_required"):
+        snapshot(root, "reverted", name="off")
+    assert holds(disk, 4)
+    one = pid(root)
+    both(snapshot, root, "reverted", name="off", restart="when_required")
+    assert holds(disk, 1) and pid(root) not in (0, one)
+    done = both(snapshot, root, "absent")
+    assert done["after"]["one"]["snapshots"] == ["off"]
+    assert list(read_snapshots(str(disk))) == list(read_snapshots(str(data))) == [tag_of(ID, "off")]
+
+
+def test_a_disk_added_since_is_not_torn_from_the_others(root: Path, run: Converge, volume: Volume) -> None:
+    volume(ID)
+    run([machine(power="stopped")])
+    snapshot(root, "present")
+    data = volume("11111111")
+    run([machine(power="stopped", volumes=[{"path": str(data)}])])
+    with pytest.raises(ComputeError, match=rf"the snapshot clean does not have its disk {data}; nothing was changed. Detach that first"):
+        snapshot(root, "reverted")
+    raw = root / "lib/volumes/raw.img"
+    raw.write_bytes(b"\0" * (1 << 20))
+    run([machine(power="stopped", volumes=[{"path": str(raw), "format": "raw"}])])
+    with pytest.raises(ComputeError, match=r"its disk .*raw\.img is raw, which holds no snapshots"):
+        snapshot(root, "present", name="other")
+
+
+@pytest.mark.parametrize("runs", [False, True])
+@pytest.mark.parametrize("state", ["present", "absent", "reverted"])
+def test_snapshot_killed_at_every_step(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, state: str, runs: bool) -> None:
+    disk, data = volume(ID), volume("11111111")
+    write(disk, 1)
+    run([machine(grace=0, power="running" if runs else "stopped", volumes=[{"path": str(data)}])])
+    for number in range(6):
+        snapshot(root, "absent" if state == "present" else "present")
+        with monkeypatch.context() as patch:
+            killed_after(patch, number)
+            try:
+                snapshot(root, state)
+            except Killed:
+                pass
+            else:
+                assert number > 1
+                return
+        assert "msg" not in snapshot(root, state)
+        assert [tag_of(ID, "clean") in read_snapshots(str(path)) for path in (disk, data)] == [state != "absent"] * 2
+        assert holds(disk, 1)
+        if runs:
+            with Qmp(socket_of(root)) as qmp:
+                assert qmp.execute("query-jobs") == []
+    pytest.fail("it never came to its end")
