@@ -211,6 +211,10 @@ undeclared:
   description: Instances that were found on a node and are not declared, with the node.
   returned: success
   type: dict
+undeclared_volumes:
+  description: Data volumes that were found on a node and are not declared, with the node.
+  returned: success
+  type: dict
 counts:
   description: How many of each there are, over all nodes.
   returned: success

@@ -192,6 +192,11 @@ def _notes(plan: Mapping[str, Any]) -> list[str]:
         for name, node in mapping(plan.get("undeclared")).items()
         if name not in [mapping(item).get("name") for item in sequence(mapping(purged.get(str(node))).get("instances"))]
     ]
+    undeclared += [
+        f"volume {name} on {node}"
+        for name, node in mapping(plan.get("undeclared_volumes")).items()
+        if name not in sequence(mapping(purged.get(str(node))).get("volumes"))
+    ]
     notes = [f"Left out: {left}."] if left else []
     if undeclared:
         notes.append(f"Not declared any more, and left alone without cloud_purge: {', '.join(undeclared)}.")

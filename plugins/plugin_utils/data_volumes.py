@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import MAX_DISKS
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Node, Placement, Snapshot
 
@@ -43,6 +44,12 @@ def attachment_problems(cloud: Cloud, nodes: Sequence[Node]) -> list[str]:
         if count > MAX_DISKS:
             problems.append(f"cloud_volumes: {count} are too many for {name}; {MAX_DISKS} fit beside an instance's own disk.")
     return problems
+
+
+def undeclared(cloud: Cloud, nodes: Sequence[Node]) -> dict[str, str]:
+    """Give the data volumes that are there and not declared, with their nodes."""
+    found = {name: node.name for node in nodes if node.facts for name in node.facts.volumes if name not in cloud.volumes and not instance_id(name)}
+    return dict(sorted(found.items()))
 
 
 def pin(cloud: Cloud, where: Mapping[str, str], snapshot: Snapshot, problems: list[str]) -> Cloud:

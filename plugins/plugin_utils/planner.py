@@ -12,7 +12,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.addresses import allocate
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.compile import KINDS, Compiler
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.consistency import node_problems
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.data_volumes import attachment_problems, locate, pin, settle
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.data_volumes import attachment_problems, locate, pin, settle, undeclared
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import parse
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Snapshot
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import read_nodes, read_snapshot
@@ -74,6 +74,7 @@ def make_plan(
         "missing_nodes": missing,
         "left_out": all_left_out,
         "undeclared": {name: allocation.node for name, allocation in sorted(snapshot.allocations.items()) if name not in cloud.instances},
+        "undeclared_volumes": undeclared(cloud, list(known.values())),
         "purge": purge.by_node(),
         "rebuild": rebuilt,
         "counts": _counts(cloud, lists, len(missing), len(left_out)),

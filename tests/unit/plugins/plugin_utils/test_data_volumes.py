@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.changes import gather
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
 from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils import samples
 from hypothesis import given, settings
@@ -115,6 +116,15 @@ def test_a_volume_in_use_is_not_removed() -> None:
 )
 def test_what_is_refused(declaration: dict[str, Any], words: str) -> None:
     assert words in refusal(declaration)
+
+
+def test_what_is_not_declared_is_named() -> None:
+    nodes = there(make_plan(declared(a={"node": TWO}), samples.two_nodes()))
+    plan = make_plan(declared(), nodes)
+    assert plan["undeclared_volumes"] == {"a": TWO}
+    assert gather([], plan).notes == [f"Not declared any more, and left alone without cloud_purge: volume a on {TWO}."]
+    assert gather([], make_plan({**declared(), "purge": True}, nodes)).notes == []
+    assert make_plan(declared(a={}), nodes)["undeclared_volumes"] == {}
 
 
 def test_a_volume_does_not_move() -> None:
