@@ -212,8 +212,9 @@ def obstacles(items: list[Item], starting: set[str], layout: Layout, as_root: bo
         for path in [qemu.volume(item, layout), *(disk["path"] for disk in qemu.disks(item, layout))]:
             if not os.path.exists(path):
                 found[f"{of}: its disk {path} is not there; the module ikcloud.compute.volume makes it."] = None
-        for path in [qemu.volume(item, layout)] * (item["volume_format"] == "qcow2") + [disk["path"] for disk in qemu.disks(item, layout) if disk["format"] == "qcow2"]:
-            trouble = _disk_trouble(path)
+        own = {"path": qemu.volume(item, layout), "format": item["volume_format"]}
+        for disk in [own, *qemu.disks(item, layout)]:
+            trouble = _disk_trouble(disk["path"]) if disk["format"] == "qcow2" else ""
             if trouble:
                 found[f"{of}: {trouble}"] = None
         if item["seed"] and not os.path.exists(qemu.seed(item, layout)):
