@@ -29,7 +29,7 @@ attributes:
     platforms: debian
 """
 
-    DOCUMENTATION = NODE.replace(
+    DOCUMENTATION: str = NODE.replace(
         "options:\n",
         r"""
 options:

@@ -42,5 +42,5 @@ options:
         default: {}
 """
 
-    DOCUMENTATION = LIST
-    NODE = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1)
+    DOCUMENTATION: str = LIST
+    NODE: str = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1)

@@ -49,5 +49,5 @@ options:
         type: int
 """
 
-    DOCUMENTATION = LIST
-    NODE = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1)
+    DOCUMENTATION: str = LIST
+    NODE: str = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1)

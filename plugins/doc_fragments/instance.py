@@ -212,5 +212,5 @@ options:
     type: dict
     default: {}
 """
-    DOCUMENTATION = LIST + RESTART + REASONS + PROTECTED
-    NODE = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1) + RESTART
+    DOCUMENTATION: str = LIST + RESTART + REASONS + PROTECTED
+    NODE: str = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1) + RESTART

@@ -40,5 +40,5 @@ options:
         default: true
 """
 
-    DOCUMENTATION = LIST
-    NODE = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1).replace("  networks:", "  nats:", 1)
+    DOCUMENTATION: str = LIST
+    NODE: str = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1).replace("  networks:", "  nats:", 1)

@@ -76,7 +76,7 @@ options:
         type: str
 """
 
-    DOCUMENTATION = (
+    DOCUMENTATION: str = (
         LIST
         + r"""
   rebuild:
@@ -94,4 +94,4 @@ options:
     default: compute-service
 """
     )
-    NODE = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1)
+    NODE: str = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1)

@@ -36,5 +36,5 @@ options:
         type: str
 """
 
-    DOCUMENTATION = LIST
-    NODE = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1)
+    DOCUMENTATION: str = LIST
+    NODE: str = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1)

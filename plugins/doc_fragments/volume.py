@@ -62,7 +62,7 @@ options:
     default: []
 """
 
-    DOCUMENTATION = (
+    DOCUMENTATION: str = (
         LIST
         + ASIDE
         + REBUILD
@@ -79,4 +79,4 @@ options:
     default: false
 """
     )
-    NODE = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1) + ASIDE
+    NODE: str = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1) + ASIDE
