@@ -170,7 +170,7 @@ options:
       labels:
         description:
           - What else is to be known of it; kept in C(start) and returned.
-          - With V(protect=true) the instance is not removed, see O(remove_protected).
+          - With V(protect=true) the instance is not removed, see C(remove_protected).
         type: dict
         default: {}
       restart:
