@@ -87,6 +87,7 @@ options:
       - Whether instances that are not declared are going to be removed, by default C(cloud_purge), else false.
       - Unless they are, their memory and addresses count as taken.
       - The same goes for networks and images. What has C(protect) is refused; what may belong to an instance on a node that is missing is left alone.
+      - Without it a network whose addresses a former one's bridge still has on its gateway node, as one that was renamed, is refused.
     type: bool
   purge_limit:
     description: How many instances may be removed in one run, by default C(cloud_purge_limit), else 3. More are refused before anything changes.
