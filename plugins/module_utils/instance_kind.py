@@ -19,6 +19,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFA
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask, Planner
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp_script import qmp_script
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write, read_plain
+from ansible_collections.ikcloud.compute.plugins.module_utils.stop_script import stop_script
 
 SUBOPTIONS: Item = {
     "name": {"type": "str", "required": True},
@@ -299,7 +300,7 @@ class InstanceKind(Kind):
         if now.files.get(where.start) != (start, 0o755):
             settle = None if settled else (lambda: qemu.start_script(item, layout, self._probe(item)))
             change.steps.append(WriteStart(where.start, start, 0o755, settle=settle))
-        for name, file, text in (("stop", where.stop, qemu.stop_script(item, layout)), ("qmp", where.qmp_script, qmp_script(item, layout))):
+        for name, file, text in (("stop", where.stop, stop_script(item, layout)), ("qmp", where.qmp_script, qmp_script(item, layout))):
             if now.files.get(file) != (text, 0o755):
                 change.steps.append(Write(file, text, 0o755))
                 change.reasons += [] if creating else [f"the {name} script differs"]

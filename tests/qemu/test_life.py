@@ -25,6 +25,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.names import short
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
+from ansible_collections.ikcloud.compute.plugins.module_utils.stop_script import stop_script
 from ansible_collections.ikcloud.compute.plugins.modules.instance_info import describe
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
 
@@ -249,7 +250,7 @@ def test_without_root(root: Path, volume: Volume) -> None:
     item = {"cpu": 1, "cpu_max": None, "memory_max": None, "vnc": "none", "boot_network": False, "labels": {}, **machine(), **declared}
     where = qemu.paths(item, layout)
     os.makedirs(where.folder)
-    for script, text in ((where.start, qemu.start_script(item, layout, "tcg")), (where.stop, qemu.stop_script(item, layout))):
+    for script, text in ((where.start, qemu.start_script(item, layout, "tcg")), (where.stop, stop_script(item, layout))):
         Path(script).write_text(text, encoding="utf-8")
         os.chmod(script, 0o755)
     for path in (where.folder, str(disk)):

@@ -9,12 +9,11 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine, marks, qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils import marks, qcow2
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.image_kind import ImageKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
@@ -282,115 +281,6 @@ def test_hundred_volumes_read_quickly(root: Path, run: Converge, base: Path) -> 
     begun = time.monotonic()
     assert not run(VolumeKind, volumes=volumes)["changed"]
     assert time.monotonic() - begun < 0.5
-
-
-@pytest.fixture
-def guest(root: Path, run: Converge) -> Iterator[Path]:
-    """Run a QEMU, with no guest in it, that has the volume open and a QMP socket in its place."""
-    run(VolumeKind, volumes=[{"name": NAME, "size": "16M"}, {"name": "data-1", "size": "16M"}])
-    folder = root / f"run/instances/{NAME}"
-    folder.mkdir(parents=True)
-    argv = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "none", "-S", "-qmp", f"unix:{folder}/qmp.sock,server=on,wait=off"]
-    argv += ["-drive", f"file={file_of(root)},format=qcow2,if=none,id=disk0", "-drive", f"file={file_of(root, 'data-1')},format=qcow2,if=none,id=disk1"]
-    process = subprocess.Popen(argv)
-    deadline = time.monotonic() + 20
-    while not (folder / "qmp.sock").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    yield folder
-    process.terminate()
-    process.wait()
-
-
-def test_grows_under_a_running_qemu(root: Path, run: Converge, guest: Path) -> None:
-    larger = [{"name": NAME, "size": "32M"}, {"name": "data-1", "size": "64M"}]
-    check = run(VolumeKind, check=True, volumes=larger)
-    real = run(VolumeKind, volumes=larger)
-    assert check["commands"] == real["commands"] and "block_resize" in real["commands"][0]
-    assert "msg" not in real and not any(entry["restart_required"] for entry in real["results"])
-    assert info(file_of(root))["virtual-size"] == 32 << 20
-    assert info(file_of(root, "data-1"))["virtual-size"] == 64 << 20
-    assert not run(VolumeKind, volumes=larger)["changed"]
-
-
-def test_in_use_is_not_removed(root: Path, run: Converge, guest: Path) -> None:
-    gone = [{"name": NAME}]
-    check = run(VolumeKind, check=True, volumes=gone, state="absent")
-    assert "in use by a running QEMU now" in check["warn"][0]
-    before = states(root)
-    for volumes, way_out in ((gone, "Stop or remove the instance first"), ([{"name": "data-1"}, {"name": "data-0"}], "detach it first")):
-        run(VolumeKind, volumes=[{"name": "data-0", "size": "1M"}])
-        with pytest.raises(ComputeError, match=f"is in use by a running QEMU; nothing was removed.*{way_out}"):
-            run(VolumeKind, volumes=volumes, state="absent")
-    assert before.items() <= states(root).items() and file_of(root, "data-0").exists()
-
-
-@pytest.mark.parametrize("aside", [True, False])
-def test_rebuild_under_a_running_qemu(root: Path, run: Converge, base: Path, guest: Path, aside: bool) -> None:
-    """A new one from the image stands in its place; the former one is what QEMU goes on with, whole."""
-    options: dict[str, Any] = {"rebuild": [NAME], "aside": aside, "aside_names": {NAME: "web-1"}}
-    want = [{"name": NAME, "image": "small"}, {"name": "data-1", "size": "16M"}]
-    with pytest.raises(ComputeError, match="stands on no image"):
-        run(VolumeKind, volumes=want)
-    data = file_of(root, "data-1").stat().st_ino
-    check = run(VolumeKind, check=True, volumes=want, **options)
-    real = run(VolumeKind, volumes=want, **options)
-    assert "msg" not in real and check["commands"] == real["commands"]
-    entry = real["results"][0]
-    assert (entry["action"], entry["effect"], entry["restart_reason"]) == ("update", "rebuild", f"its disk {file_of(root)} was made anew")
-    assert info(file_of(root))["full-backing-filename"] == str(base)
-    kept = sorted((root / "lib/volumes/kept").glob("*")) if aside else []
-    assert [path.name.startswith(f"web-1-{NAME}-") for path in kept] == [True] * aside
-    assert all("full-backing-filename" not in info(path) for path in kept)
-    assert file_of(root, "data-1").stat().st_ino == data
-    assert not run(VolumeKind, volumes=want)["changed"]
-    assert run(VolumeKind, volumes=want, **options)["changed"]  # asked for once more
-
-
-def test_rebuild_killed_between_any_two_steps(root: Path, run: Converge, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next run, without the option, finds the former volume or makes the new one; the former one is never lost."""
-    want = [{"name": NAME, "image": "small"}]
-    options: dict[str, Any] = {"rebuild": [NAME], "aside": True}
-
-    class Killed(BaseException):
-        pass
-
-    for number in range(20):
-        run(VolumeKind, volumes=want)
-        former = file_of(root).stat().st_ino
-        left = number
-
-        def step(name: str, steps: list[Any]) -> tuple[str, Any]:
-            nonlocal left
-            for one in steps:
-                if left == 0:
-                    raise Killed
-                left -= 1
-                one.run()
-            return name, None
-
-        with monkeypatch.context() as patch:
-            patch.setattr(engine, "_apply_item", step)
-            try:
-                run(VolumeKind, volumes=want, **options)
-            except Killed:
-                pass
-            else:
-                assert number == 6
-                return
-        kept = [path.stat().st_ino for path in (root / "lib/volumes").glob("kept/*")]
-        assert "msg" not in run(VolumeKind, volumes=want)
-        assert not run(VolumeKind, volumes=want)["changed"]
-        assert former in (file_of(root).stat().st_ino, *kept)
-        assert not [name for name in os.listdir(root / "lib/volumes") if name.startswith(".")]
-    pytest.fail("it never came to its end")
-
-
-def test_locked_without_a_socket_asks_for_a_stop(root: Path, run: Converge, guest: Path) -> None:
-    (guest / "qmp.sock").unlink()
-    result = run(VolumeKind, volumes=[{"name": NAME, "size": "32M"}])
-    assert not result["changed"]
-    assert result["results"][0]["restart_required"]
-    assert "stop the instance" in result["results"][0]["restart_reason"]
 
 
 def test_owner(root: Path, run: Converge, base: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Item
+from ansible_collections.ikcloud.compute.plugins.module_utils.stop_script import stop_script
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import FULL, LAYOUT, item
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,7 +53,7 @@ def test_start_script(case: str) -> None:
 
 @pytest.mark.parametrize("case", ["talk", "full"])
 def test_stop_script(case: str) -> None:
-    text = qemu.stop_script(item(**CASES[case]), LAYOUT)
+    text = stop_script(item(**CASES[case]), LAYOUT)
     # ansible-test wants no other first line in a file than it knows; so the golden one begins with an empty line.
     golden(f"{case}.stop", f"\n{text}")
     compile(text, "stop", "exec")

@@ -110,3 +110,31 @@ def commands(changes: list[Change]) -> list[str]:
     """Give the commands in the order in which the engine runs them."""
     steps = sorted(((getattr(step, "stage", 0), step.text) for change in changes for step in change.steps), key=lambda entry: entry[0])
     return [text for _stage, text in steps]
+
+
+TALK: Item = {"name": "web-1", "id": "af95e879", "cpu": 2, "memory": 4096, "accel": "kvm", "nics": [{"mac": "02:00:5e:10:00:01"}]}
+ALONE: Item = {**TALK, "supervisor": "none"}
+FOLDER = f"{ROOT}/run/instances/compute-af95e879"
+UNIT = "compute-instance@af95e879.service"
+FOLDER_STEP = f"install -d -m 0750 -o compute-service -g compute-service {FOLDER}"
+SHARED = [
+    "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-instance@.service",
+    "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-console.service",
+    "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-console.timer",
+    f"install -D -m 0755 /dev/stdin {ROOT}/run/trim-console-logs",
+    f"install -D -m 0755 /dev/stdin {ROOT}/run/console",
+]
+
+
+def running(*items: Item) -> tuple[InstanceKind, dict[str, Found]]:
+    """Give a node where these run, as the module made them."""
+    kind = declared(*items)
+    _changes, have = after(kind, {})
+    return kind, have
+
+
+def again(before: InstanceKind, *items: Item, **options: Any) -> InstanceKind:
+    """Give the next run on the same node."""
+    kind = declared(*items, **options)
+    kind.shared, kind.timer = dict(before.shared), before.timer
+    return kind

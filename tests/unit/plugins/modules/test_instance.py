@@ -9,43 +9,29 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import instance_checks, live, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils import systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, Item, plan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import RestartInstance, WriteStart
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties
-from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import FULL, LAYOUT, ROOT, after, commands, declared, item
+from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import (
+    ALONE,
+    FOLDER,
+    FOLDER_STEP,
+    FULL,
+    ROOT,
+    SHARED,
+    TALK,
+    UNIT,
+    after,
+    again,
+    commands,
+    declared,
+    running,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-TALK: Item = {"name": "web-1", "id": "af95e879", "cpu": 2, "memory": 4096, "accel": "kvm", "nics": [{"mac": "02:00:5e:10:00:01"}]}
-ALONE: Item = {**TALK, "supervisor": "none"}
-FOLDER = f"{ROOT}/run/instances/compute-af95e879"
-UNIT = "compute-instance@af95e879.service"
-FOLDER_STEP = f"install -d -m 0750 -o compute-service -g compute-service {FOLDER}"
-SHARED = [
-    "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-instance@.service",
-    "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-console.service",
-    "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-console.timer",
-    f"install -D -m 0755 /dev/stdin {ROOT}/run/trim-console-logs",
-    f"install -D -m 0755 /dev/stdin {ROOT}/run/console",
-]
-
-
-def running(*items: Item) -> tuple[InstanceKind, dict[str, Found]]:
-    """Give a node where these run, as the module made them."""
-    kind = declared(*items)
-    _changes, have = after(kind, {})
-    return kind, have
-
-
-def again(before: InstanceKind, *items: Item, **options: Any) -> InstanceKind:
-    """Give the next run on the same node."""
-    kind = declared(*items, **options)
-    kind.shared, kind.timer = dict(before.shared), before.timer
-    return kind
 
 
 def test_create_with_systemd() -> None:
@@ -335,120 +321,6 @@ def test_auto_probes_once_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> No
     assert commands(changes) == []
 
 
-def words(kind: InstanceKind, index: int = 0) -> str:
-    return " ".join(kind.problems(index, kind.params["instances"][index]))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"name": "Web"}, "instances[0].name: 'Web' is not a valid name"),
-        ({"id": "AF95E879"}, "instances[0].id: 'AF95E879' is not an id"),
-        ({"cpu": 0}, "instances[0].cpu: 0 is out of range; 1 to 255"),
-        ({"cpu": 4, "cpu_max": 2}, "instances[0].cpu_max: 2 is out of range; 4 to 255"),
-        ({"memory_max": 512}, "instances[0].memory_max: 512 is out of range; 4096 to"),
-        ({"volumes": [{"path": f"/srv/{number}.img"} for number in range(17)]}, "instances[0].volumes: 17 disks are too many; 16 fit"),
-        ({"memory": 8}, "instances[0].memory: 8 is out of range"),
-        ({"grace": -1}, "instances[0].grace: -1 is out of range"),
-        ({"volume": "disk.img"}, "instances[0].volume: 'disk.img' is not usable"),
-        ({"volumes": [{"path": "/srv/../etc/shadow"}]}, "instances[0].volumes[0].path"),
-        ({"volumes": [{"format": "raw"}]}, "instances[0].volumes[0]: give just one of name"),
-        ({"volumes": [{"name": "a", "path": "/srv/a.img"}]}, "instances[0].volumes[0]: give just one of name"),
-        ({"volumes": [{"name": "../a"}]}, "instances[0].volumes[0].name"),
-        ({"volumes": [{"name": "compute-0a1b2c3d"}]}, "instances[0].volumes[0].name: 'compute-0a1b2c3d' is an instance's own disk"),
-        ({"volume": "/home/me/disk.img"}, "instances[0].volume: /home/me/disk.img lies where services don't see it"),
-        ({"cpu_model": "host,"}, "instances[0].cpu_model"),
-        ({"user": "a b"}, "instances[0].user"),
-        ({"vnc": "loopback"}, "instances[0].vnc_display: missing"),
-        ({"nics": [{"tap": "a-link-that-is-too-long"}]}, "instances[0].nics[0].tap"),
-        ({"nics": [{"mac": "01:00:5e:00:00:01"}]}, "instances[0].nics[0].mac: '01:00:5e:00:00:01' is a multicast address"),
-        ({"nics": [{"mtu": 100}]}, "instances[0].nics[0].mtu: 100 is out of range"),
-        ({"nics": [{"hostfwd": ["tcp:127.0.0.1:1:2"]}]}, "instances[0].nics[0].hostfwd: only for type=user; this one is tap."),
-        ({"nics": [{"type": "user", "hostfwd": ["tcp::22101-:22"]}]}, "instances[0].nics[0].hostfwd[0]"),
-        ({"nics": [{"type": "user", "hostfwd": ["tcp:127.0.0.1:0:22"]}]}, "instances[0].nics[0].hostfwd[0]"),
-        ({"nics": [{"type": "socket"}]}, "instances[0].nics[0]: type=socket needs local and remote, or mcast."),
-        ({"nics": [{"type": "socket", "mcast": "127.0.0.1:5"}]}, "is not a multicast group and a port"),
-        ({"nics": [{"type": "socket", "mcast": "230.0.0.1:5", "remote": "127.0.0.1:5"}]}, "can't be given together with mcast"),
-        ({"nics": [{"type": "socket", "mcast": "230.0.0.1:5", "local": "x"}]}, "is not an IPv4 address"),
-        ({"nics": [{"type": "socket", "local": "127.0.0.1:5", "remote": "127.0.0.1:70000"}]}, "instances[0].nics[0].remote"),
-    ],
-)
-def test_problems(change: Item, message: str) -> None:
-    assert message in words(declared({**TALK, **change}))
-
-
-def test_systemd_needs_root() -> None:
-    assert "systemd needs root" in words(declared(TALK, as_root=False))
-    assert words(declared(ALONE, as_root=False)) == ""
-    assert words(declared(FULL)) == ""
-
-
-def test_root_is_checked() -> None:
-    kind = declared(TALK)
-    kind.root = "/srv/a,b"
-    assert words(kind).startswith("root: '/srv/a,b' is not usable")
-
-
-BAD = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
-    lambda text: not set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
-)
-
-
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(BAD, st.sampled_from(["name", "id", "user", "tap", "mac", "hostfwd", "local", "mcast"]))
-def test_special_characters_are_refused(text: str, where: str) -> None:
-    text = text.replace("_", ",").replace(".", ",").replace(":", ",")
-    nic = {"tap": {"tap": text}, "mac": {"mac": text}, "hostfwd": {"type": "user", "hostfwd": [text]}}
-    nic.update({"local": {"type": "socket", "local": text, "remote": "127.0.0.1:5"}, "mcast": {"type": "socket", "mcast": text}})
-    change: Item = {"nics": [nic[where]]} if where in nic else {where: text}
-    assert words(declared({**TALK, **change}))
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.text(max_size=20), st.sampled_from(",%\"'`$\\ \n\t;&|<>(){}*?!#~=é\u2028\0"), st.text(max_size=20))
-def test_paths_with_special_characters_are_refused(left: str, bad: str, right: str) -> None:
-    assert instance_checks.path_problem("volume", f"/{left}{bad}{right}") is not None
-
-
-def test_two_places_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instance_checks, "node_memory", lambda: 10000)
-    one: Item = {"name": "a", "vnc": "loopback", "vnc_display": 1, "nics": [{"tap": "vnet-1", "mac": "02:00:5e:10:00:01"}], "volume": "/srv/a.img"}
-    two: Item = {**one, "name": "b", "volumes": [{"path": "/srv/a.img"}], "volume": "/srv/b.img"}
-    kind = declared(one, two)
-    assert kind.list_problems(kind.params["instances"]) == [
-        "instances[1].volumes[0].path: the disk /srv/a.img is taken already by instances[0].volume; each may be used once.",
-        "instances[1].vnc_display: the display 1 is taken already by instances[0].vnc_display; each may be used once.",
-        "instances[1].nics[0].mac: the MAC address 02:00:5e:10:00:01 is taken already by instances[0].nics[0].mac; each may be used once.",
-        "instances[1].nics[0].tap: the link vnet-1 is taken already by instances[0].nics[0].tap; each may be used once.",
-    ]
-    kind = declared({"name": "a", "id": "0a1b2c3d"}, {"name": "b", "id": "0a1b2c3d"})
-    assert "instances[1].id: the id 0a1b2c3d is taken already by instances[0].id" in kind.list_problems(kind.params["instances"])[0]
-
-
-def test_memory_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instance_checks, "node_memory", lambda: 3000)
-    items = [item(name="a", memory=1000), item(name="b", memory=2001)]
-    assert instance_checks.cross_problems(items, LAYOUT) == [
-        "instances: together they need 3001 MiB of memory, and this node has 3000 MiB (instances[1], b, takes most, 2001 MiB). "
-        "Declare less, or place some on another node."
-    ]
-    assert instance_checks.cross_problems([{**items[0], "power": "stopped"}, items[1]], LAYOUT) == []
-
-
-def test_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(systemd, "is_running", lambda: False)
-    kind = declared({**TALK, "user": "no-such-user"}, {**TALK, "name": "off", "id": "0a1b2c3d", "nics": [], "power": "stopped", "user": "no-such-user"})
-    changes = plan(kind, kind.params["instances"], {}, False)
-    assert kind.lacking(changes, True) == []
-    assert kind.lacking(changes, False) == [
-        "This machine is not run by systemd; set the instances' supervisor to none.",
-        "There is no user no-such-user on this node; the role ikcloud.compute.prepare makes it.",
-        f"instance web-1: its disk {ROOT}/lib/volumes/compute-af95e879.img is not there; the module ikcloud.compute.volume makes it.",
-        f"instance web-1: its seed {ROOT}/lib/volumes/compute-af95e879-seed.img is not there; the module ikcloud.compute.seed makes it, or set seed to false.",
-        "instance web-1: the link vnet-af95e879 is not there; the module ikcloud.compute.tap makes it.",
-    ]
-
-
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
 NICS = st.one_of(
     st.fixed_dictionaries({"type": st.just("tap")}, optional={"mtu": st.integers(576, 9000), "tap": NAMES}),
@@ -495,67 +367,3 @@ def test_any_change_converges(first: list[Item], second: list[Item]) -> None:
     _changes, have = after(kind, have)
     assert have == {}
     assert kind.shared == {}
-
-
-def speaking(have: dict[str, Found]) -> dict[str, Found]:
-    """Give the same node where QEMU answers: two processors of four, and all of its memory."""
-    slots = tuple({"type": "host-x86_64-cpu", "props": {"core-id": number}} for number in (2, 3))
-    devices = {"card0": "virtio-net-pci", "balloon": "virtio-balloon-pci"}
-    truth = live.Truth(2, slots, 4, 0, 4096 << 20, devices, former=frozenset(devices))
-    raw = replace(have["web-1"].raw, truth=truth, runs_as="compute-service", owner="compute-service")
-    return {**have, "web-1": Found(have["web-1"].props, True, raw)}
-
-
-def test_live_changes_come_after_the_files() -> None:
-    kind, have = running(TALK)
-    have = speaking(have)
-    assert commands(after(again(kind, TALK), have)[0]) == []
-    changes, _have = after(again(kind, {**TALK, "cpu": 3, "memory": 1024}), have)
-    assert commands(changes) == [
-        f"install -D -m 0755 /dev/stdin {FOLDER}/start",
-        f"""runuser -u compute-service -- {FOLDER}/qmp device_add '{{"driver": "host-x86_64-cpu", "id": "cpu1", "core-id": 2}}'""",
-        f"""runuser -u compute-service -- {FOLDER}/qmp balloon '{{"value": 1073741824}}'""",
-    ]
-    assert changes[0].reasons == ["cpu is 2, declared 3", "memory is 4096, declared 1024"]
-    assert (changes[0].restart_reason, changes[0].warnings) == ("", [])
-
-
-def test_a_restart_makes_live_steps_needless() -> None:
-    kind, have = running(TALK)
-    change = {**TALK, "cpu": 3, "vnc": "none"}
-    texts = commands(after(again(kind, change, restart="when_required"), speaking(have))[0])
-    assert texts[1:] == [f"systemctl restart {UNIT}"]
-    texts = commands(after(again(kind, change), speaking(have))[0])
-    assert [text.split()[5] for text in texts[1:]] == ["device_add"]
-
-
-def test_disk_outside_of_the_sandbox_waits() -> None:
-    kind, have = running(TALK)
-    for path, pending in ((f"{ROOT}/lib/volumes/data.img", ""), ("/srv/data.img", "disk /srv/data.img is declared, not there")):
-        changes, _have = after(again(kind, {**TALK, "volumes": [{"path": path}]}), speaking(have))
-        assert changes[0].restart_reason == pending
-
-
-def test_silent_qemu_is_left_alone() -> None:
-    """What does not answer is not restarted for what its command line no longer says."""
-    kind, have = running(TALK)
-    raw = replace(have["web-1"].raw, silent=True)
-    changes, _have = after(again(kind, {**TALK, "cpu": 3}, restart="when_required"), {"web-1": Found(have["web-1"].props, True, raw)})
-    assert commands(changes) == [f"install -D -m 0755 /dev/stdin {FOLDER}/start"]
-    assert "QEMU does not answer" in changes[0].warnings[0]
-
-
-def test_other_user_waits_for_a_restart() -> None:
-    kind, have = running(TALK)
-    changes, _have = after(again(kind, {**TALK, "user": "other"}), speaking(have))
-    assert changes[0].restart_reason == "user is compute-service, declared other"
-
-
-def test_guest_without_a_balloon_is_named() -> None:
-    talk = {**TALK, "memory": 1024, "memory_max": 4096}
-    kind, have = running(talk)
-    have = speaking(have)
-    have["web-1"].raw.truth = replace(have["web-1"].raw.truth, given_back=3072 << 20)
-    changes, _have = after(again(kind, talk), have)
-    assert (commands(changes), changes[0].restart_reason) == ([], "")
-    assert "its guest still has 4096 MiB of memory, not the 1024" in changes[0].warnings[0]

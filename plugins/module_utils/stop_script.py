@@ -1,0 +1,87 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An instance's ``stop``: a power button that waits, for people and for systemd."""
+
+from __future__ import annotations
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Item
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+
+STOP_SCRIPT = '''\
+#!/usr/bin/python3 -I
+# ikcloud.compute: stops the instance %(name)s. It presses the power button (ACPI) by QMP, waits, and ends QEMU if need be.
+# Usage: stop [SECONDS]    how long the guest may take; %(grace)s when not given
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+
+GRACE = %(grace)s
+PIDFILE = "%(pid)s"
+QMP = "%(qmp)s"
+
+
+def holder(file):
+    """The pid that locks the pidfile (fcntl(2), F_GETLK); 0 when QEMU has ended, whatever the file says."""
+    lock = fcntl.fcntl(file, fcntl.F_GETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    kind, _, _, _, pid = struct.unpack("hhqqi4x", lock)
+    return 0 if kind == fcntl.F_UNLCK else pid
+
+
+def press():
+    try:
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.settimeout(5)
+            monitor.connect(QMP)
+            lines = monitor.makefile("rw")
+            lines.readline()
+            for command in ("qmp_capabilities", "system_powerdown"):
+                lines.write(json.dumps({"execute": command}) + "\\n")
+                lines.flush()
+                lines.readline()
+    except OSError as error:
+        print("%%s: %%s" %% (QMP, error), file=sys.stderr)
+
+
+def ended(file, seconds):
+    until = time.monotonic() + seconds
+    while holder(file):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def main():
+    grace = float(sys.argv[1]) if len(sys.argv) > 1 else GRACE
+    try:
+        file = open(PIDFILE, "rb")
+    except FileNotFoundError:
+        return 0
+    until = time.monotonic() + grace
+    # A guest that is still booting misses the button, so it is pressed again.
+    while holder(file) and time.monotonic() < until:
+        press()
+        ended(file, min(10, until - time.monotonic()))
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if holder(file) > 0:
+            print("The guest did not power off within %%g s: %%s." %% (grace, number.name), file=sys.stderr)
+            os.kill(holder(file), number)
+            ended(file, 5)
+    return 1 if holder(file) else 0
+
+
+sys.exit(main())
+'''
+
+
+def stop_script(item: Item, layout: Layout) -> str:
+    """Give the text of an instance's ``stop``: a power button that waits ``grace`` seconds, for people and for systemd."""
+    where = qemu.paths(item, layout)
+    return STOP_SCRIPT % {"name": item["name"], "grace": qemu.DEFAULT_GRACE if item.get("grace") is None else item["grace"], "pid": where.pid, "qmp": where.qmp}

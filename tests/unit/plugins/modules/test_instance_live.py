@@ -1,0 +1,85 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Changes of instances whose QEMU runs and answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ansible_collections.ikcloud.compute.plugins.module_utils import live
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found
+from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import (
+    FOLDER,
+    ROOT,
+    TALK,
+    UNIT,
+    after,
+    again,
+    commands,
+    running,
+)
+
+
+def speaking(have: dict[str, Found]) -> dict[str, Found]:
+    """Give the same node where QEMU answers: two processors of four, and all of its memory."""
+    slots = tuple({"type": "host-x86_64-cpu", "props": {"core-id": number}} for number in (2, 3))
+    devices = {"card0": "virtio-net-pci", "balloon": "virtio-balloon-pci"}
+    truth = live.Truth(2, slots, 4, 0, 4096 << 20, devices, former=frozenset(devices))
+    raw = replace(have["web-1"].raw, truth=truth, runs_as="compute-service", owner="compute-service")
+    return {**have, "web-1": Found(have["web-1"].props, True, raw)}
+
+
+def test_live_changes_come_after_the_files() -> None:
+    kind, have = running(TALK)
+    have = speaking(have)
+    assert commands(after(again(kind, TALK), have)[0]) == []
+    changes, _have = after(again(kind, {**TALK, "cpu": 3, "memory": 1024}), have)
+    assert commands(changes) == [
+        f"install -D -m 0755 /dev/stdin {FOLDER}/start",
+        f"""runuser -u compute-service -- {FOLDER}/qmp device_add '{{"driver": "host-x86_64-cpu", "id": "cpu1", "core-id": 2}}'""",
+        f"""runuser -u compute-service -- {FOLDER}/qmp balloon '{{"value": 1073741824}}'""",
+    ]
+    assert changes[0].reasons == ["cpu is 2, declared 3", "memory is 4096, declared 1024"]
+    assert (changes[0].restart_reason, changes[0].warnings) == ("", [])
+
+
+def test_a_restart_makes_live_steps_needless() -> None:
+    kind, have = running(TALK)
+    change = {**TALK, "cpu": 3, "vnc": "none"}
+    texts = commands(after(again(kind, change, restart="when_required"), speaking(have))[0])
+    assert texts[1:] == [f"systemctl restart {UNIT}"]
+    texts = commands(after(again(kind, change), speaking(have))[0])
+    assert [text.split()[5] for text in texts[1:]] == ["device_add"]
+
+
+def test_disk_outside_of_the_sandbox_waits() -> None:
+    kind, have = running(TALK)
+    for path, pending in ((f"{ROOT}/lib/volumes/data.img", ""), ("/srv/data.img", "disk /srv/data.img is declared, not there")):
+        changes, _have = after(again(kind, {**TALK, "volumes": [{"path": path}]}), speaking(have))
+        assert changes[0].restart_reason == pending
+
+
+def test_silent_qemu_is_left_alone() -> None:
+    """What does not answer is not restarted for what its command line no longer says."""
+    kind, have = running(TALK)
+    raw = replace(have["web-1"].raw, silent=True)
+    changes, _have = after(again(kind, {**TALK, "cpu": 3}, restart="when_required"), {"web-1": Found(have["web-1"].props, True, raw)})
+    assert commands(changes) == [f"install -D -m 0755 /dev/stdin {FOLDER}/start"]
+    assert "QEMU does not answer" in changes[0].warnings[0]
+
+
+def test_other_user_waits_for_a_restart() -> None:
+    kind, have = running(TALK)
+    changes, _have = after(again(kind, {**TALK, "user": "other"}), speaking(have))
+    assert changes[0].restart_reason == "user is compute-service, declared other"
+
+
+def test_guest_without_a_balloon_is_named() -> None:
+    talk = {**TALK, "memory": 1024, "memory_max": 4096}
+    kind, have = running(talk)
+    have = speaking(have)
+    have["web-1"].raw.truth = replace(have["web-1"].raw.truth, given_back=3072 << 20)
+    changes, _have = after(again(kind, talk), have)
+    assert (commands(changes), changes[0].restart_reason) == ([], "")
+    assert "its guest still has 4096 MiB of memory, not the 1024" in changes[0].warnings[0]
