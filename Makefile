@@ -57,7 +57,7 @@ pairs: venv ## Go from one random declaration to the next, and see that what pla
 	tests/tools/packages
 	IKCLOUD_PAIRS=$(PAIRS) IKCLOUD_SEED=$(SEED) python -m pytest -q tests/converge/test_plan_is_done.py
 
-guests: venv ## Change, restart and rebuild guests in the container lab, with somebody logged in
+guests: venv ## Change, restart and rebuild guests with somebody logged in (in containers; KIND=vm for the vm lab)
 	tests/tools/packages
 	python -m pytest -q tests/lifecycle
 

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What happens to real guests in the container lab: changed while somebody is logged in, restarted, rebuilt.
+"""What happens to real guests in the lab: changed while somebody is logged in, restarted, rebuilt.
 
-The steps follow one another on one cloud. Needs root, and the lab's images (built when they are missing).
+The steps follow one another on one cloud. Needs the lab's images (built when they are missing), and root for containers.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 NODE, OTHER = "ik-node-01", "ik-node-02"
+# KIND=vm is the slow truth: two kernels and GENEVE between them.
+KIND = os.environ.get("KIND") or "container"
 SMALL = {"image": "small", "memory": 128, "disk": "256M"}
 ADDRESSES = {"web-1": "192.168.88.101", "web-2": "192.168.88.102", "far-1": "192.168.88.103"}
 CLOUD: dict[str, Any] = {
@@ -44,7 +46,7 @@ class Lab:
         self.run_folder, self.folder = run, folder
         self.cloud = copy.deepcopy(CLOUD)
         self.environment = {
-            **os.environ, "IKCLOUD_LAB_KIND": "container", "NODES": "2", "IKCLOUD_LAB_RUN": str(run), "IKCLOUD_LAB_SSH_PORT": "24101",
+            **os.environ, "IKCLOUD_LAB_KIND": KIND, "NODES": "2", "IKCLOUD_LAB_RUN": str(run), "IKCLOUD_LAB_SSH_PORT": "24101",
             "IKCLOUD_LAB_HTTP_PORT": "24180", "IKCLOUD_LAB_UNDERLAY_PORT": "24201", "ANSIBLE_NOCOLOR": "1",
         }  # fmt: skip
 
@@ -91,9 +93,9 @@ class Lab:
         return int(self.info(name)["pid"])
 
     def started(self, name: str, node: str) -> float:
-        """Give when an instance's QEMU was started, in seconds of CLOCK_MONOTONIC."""
+        """Give when an instance's QEMU was started, in seconds since 1970."""
         unit = f"compute-instance@{self.info(name, node)['id']}"
-        return int(self.node(f"systemctl show {unit} --property=ExecMainStartTimestampMonotonic --value", node)) / 1e6
+        return int(self.node(f"systemctl show {unit} --timestamp=unix --property=ExecMainStartTimestamp --value", node).strip().lstrip("@"))
 
     def ssh(self, address: str) -> list[str]:
         return ["ssh", "-F", f"{self.run_folder}/ssh_config", "-o", "ConnectTimeout=10", "-J", NODE, f"ubuntu@{address}"]
@@ -138,7 +140,7 @@ class Session:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    if os.geteuid() != 0:
+    if KIND == "container" and os.geteuid() != 0:
         pytest.skip("containers need root")
     with tempfile.TemporaryDirectory(prefix="ikc-lab-") as folder:
         made = Lab(Path(folder) / "run", Path(folder))
@@ -248,7 +250,7 @@ def test_restarts_are_rolled(lab: Lab) -> None:
     assert set(pending) == {"web-1", "web-2", "far-1"}
     lab.play("restart")
     assert lab.plan()["entries"] == []
-    # One clock for all: the nodes are containers. A guest takes seconds from its start until it answers.
+    # The nodes' clocks are the host's. A guest takes seconds from its start until it answers.
     starts = [lab.started(name, node) for name, node in (("web-1", NODE), ("web-2", NODE), ("far-1", OTHER))]
     print("seconds between the restarts:", [round(after - before, 1) for before, after in zip(starts, starts[1:])])
     assert all(after - before > 3 for before, after in zip(starts, starts[1:]))
