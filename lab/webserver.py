@@ -10,6 +10,7 @@ loopback. For containers it listens on that very address in the lab's own networ
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -49,7 +50,8 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, *, body: bool) -> None:
-        name = self.path.split("?", 1)[0].lstrip("/")
+        # apt asks for /./Packages.
+        name = posixpath.normpath(self.path.split("?", 1)[0]).lstrip("/")
         listed = sorted(path.name for path in self.directory.iterdir() if not path.name.endswith(".tmp"))
         if name == "":
             self._text("".join(f"{entry}\n" for entry in listed), body=body)
