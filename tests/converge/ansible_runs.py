@@ -38,7 +38,7 @@ class Playbooks:
     def begin(self, playbook: str, declaration: dict[str, Any], *options: str) -> subprocess.Popen[bytes]:
         """Start one, in a process group of its own."""
         # Whole, for the lab's inventory declares a cloud of its own.
-        whole = {"cloud_images": {}, "cloud_networks": {}, "cloud_instances": {}, **declaration}
+        whole = {"cloud_ssh_keys": [], "cloud_images": {}, "cloud_networks": {}, "cloud_instances": {}, **declaration}
         (self.folder / "declaration.json").write_text(json.dumps(whole))
         argv = ["ansible-playbook", "-i", str(PROJECT / "inventory" / "lab"), "-e", f"@{self.folder / 'declaration.json'}", f"ikcloud.compute.{playbook}"]
         with (self.folder / "said").open("w") as said:  # a pipe would be held open by ssh's connections, which outlive the run

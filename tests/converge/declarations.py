@@ -93,7 +93,7 @@ class Declarations:
     def instance(self, name: str, networks: list[str]) -> dict[str, Any]:
         fixed = self.fixed.setdefault(name, {"node": self.random.choice(NODES), "image": self.random.choice(IMAGES)})
         number = INSTANCES.index(name)
-        spec: dict[str, Any] = {**fixed, "accel": "tcg", "grace": self.random.choice([0, 0, 1]), "memory": self.random.choice([32, 48, 64])}
+        spec: dict[str, Any] = {**fixed, "accel": "tcg", "grace": int(self.maybe(0.1)), "memory": self.random.choice([32, 48, 64])}
         chosen = self.some(networks, 1, 2)
         if self.maybe(0.5):
             nics: list[dict[str, Any]] = [{"network": network} for network in chosen]

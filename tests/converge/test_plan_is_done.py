@@ -54,6 +54,20 @@ def difference(name: str, planned: list[list[str]], done: list[list[str]]) -> st
     return f"{name}: planned and not done: {one - other}; done and not planned: {other - one}; or in another order: {planned} {done}"
 
 
+def test_by_the_playbooks(bring_up: Callable[[bool], Site], settings: Settings, say: Callable[[str], None], tmp_path: Path) -> None:
+    bring_up(False)
+    walk, playbooks = Declarations(int(os.environ.get("IKCLOUD_SEED") or 1)), Playbooks(settings, tmp_path)
+    count = int(os.environ.get("IKCLOUD_PLAYBOOKS") or 3)
+    for number in range(count):
+        declaration = unprotected(walk.next())
+        plan, record = playbooks.plan(declaration), playbooks.site(declaration)
+        for name in settings.node_names():
+            done = [line for task in record["tasks"] if task["node"] and task["host"] == name for line in task["result"].get("commands", [])]
+            assert done == plan["commands"].get(name, []), name
+        assert not playbooks.plan(declaration)["entries"]
+        say(f"playbooks: pair {number + 1} of {count}, {len(plan['entries'])} entries")
+
+
 def test_what_is_planned_is_what_is_done(bring_up: Callable[[bool], Site], say: Callable[[str], None]) -> None:
     pairs = int(os.environ.get("IKCLOUD_PAIRS") or 200)
     seed = int(os.environ.get("IKCLOUD_SEED") or time.time_ns() % 1_000_000)
@@ -93,17 +107,3 @@ def unprotected(declaration: dict[str, Any]) -> dict[str, Any]:
             for kind in ("cloud_networks", "cloud_instances")
         },
     }
-
-
-def test_the_same_by_the_playbooks(bring_up: Callable[[bool], Site], settings: Settings, say: Callable[[str], None], tmp_path: Path) -> None:
-    bring_up(False)
-    walk, playbooks = Declarations(int(os.environ.get("IKCLOUD_SEED") or 1)), Playbooks(settings, tmp_path)
-    count = int(os.environ.get("IKCLOUD_PLAYBOOKS") or 3)
-    for number in range(count):
-        declaration = unprotected(walk.next())
-        plan, record = playbooks.plan(declaration), playbooks.site(declaration)
-        for name in settings.node_names():
-            done = [line for task in record["tasks"] if task["node"] and task["host"] == name for line in task["result"].get("commands", [])]
-            assert done == plan["commands"].get(name, []), name
-        assert not playbooks.plan(declaration)["entries"]
-        say(f"playbooks: pair {number + 1} of {count}, {len(plan['entries'])} entries")
