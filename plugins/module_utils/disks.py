@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass, field
@@ -78,19 +79,22 @@ def sound_header(disk: Disk, layout: Layout) -> qcow2.Header:
     """
     path = disk.path
     try:
-        entry = os.lstat(path)
-        if not stat.S_ISREG(entry.st_mode):
-            raise ComputeError(f"{path} is no plain file, which is all that this can work with.", "Do it by hand, with qemu-img.")
-        # Whatever a guest has written into a raw disk, it is raw.
-        header = qcow2.read_header(path) if disk.format == "qcow2" else qcow2.Header("raw", entry.st_size)
+        if disk.format == "qcow2":
+            header, _size = qcow2.read_untrusted(path, layout.root)
+        else:
+            entry = os.lstat(path)
+            if not stat.S_ISREG(entry.st_mode):
+                raise OSError(errno.EINVAL, "it is no plain file, which is all that this can work with")
+            header = qcow2.Header("raw", entry.st_size)  # whatever a guest has written into it
     except OSError as error:
         raise ComputeError(f"{path} can't be read: {error.strerror}.") from None
     if header.format != disk.format:
         raise ComputeError(f"{path} is {header.format}, and its instance has it as {disk.format}.", "See what has become of it.")
+    if trouble := header.trouble(path):
+        raise ComputeError(trouble)
     base = base_of(path, header)
-    if header.data_file or header.corrupt or (base and os.path.dirname(base) != layout.images):
-        what = f"stands on {base}, which is no image in {layout.images}" if base else "is marked as corrupt, or has its data in another file"
-        raise ComputeError(f"{path} {what}; it was not touched.", "See what `qemu-img info` says of it.")
+    if base and os.path.dirname(base) != layout.images:
+        raise ComputeError(f"{path} stands on {base}, which is no image in {layout.images}; it was not touched.", "See what `qemu-img info` says of it.")
     return header
 
 
