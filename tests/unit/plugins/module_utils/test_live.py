@@ -113,7 +113,7 @@ DECLARED = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(DECLARED, st.lists(DECLARED, min_size=1, max_size=3), st.data())
 def test_any_change_arrives_or_is_pending(first: Item, others: list[Item], data: st.DataObject) -> None:
     """What is planned is what QEMU then has; a plan that was cut off anywhere is brought to its end by the next one; what is left is pending."""

@@ -30,7 +30,7 @@ from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_sam
     declared,
     running,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -349,7 +349,7 @@ ITEMS = st.fixed_dictionaries(
 LISTS = st.lists(ITEMS, max_size=4, unique_by=lambda entry: entry["name"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(LISTS, LISTS)
 def test_any_change_converges(first: list[Item], second: list[Item]) -> None:
     """From anything to anything, with purge: the second run finds nothing to do; and removal leaves nothing."""

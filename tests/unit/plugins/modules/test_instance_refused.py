@@ -18,7 +18,7 @@ from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_sam
     declared,
     item,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -81,7 +81,7 @@ BAD = st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(BAD, st.sampled_from(["name", "id", "user", "tap", "mac", "hostfwd", "local", "mcast"]))
 def test_special_characters_are_refused(text: str, where: str) -> None:
     text = text.replace("_", ",").replace(".", ",").replace(":", ",")
@@ -91,7 +91,7 @@ def test_special_characters_are_refused(text: str, where: str) -> None:
     assert words(declared({**TALK, **change}))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.text(max_size=20), st.sampled_from(",%\"'`$\\ \n\t;&|<>(){}*?!#~=é\u2028\0"), st.text(max_size=20))
 def test_paths_with_special_characters_are_refused(left: str, bad: str, right: str) -> None:
     assert instance_checks.path_problem("volume", f"/{left}{bad}{right}") is not None

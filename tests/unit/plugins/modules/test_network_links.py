@@ -84,7 +84,7 @@ def converged(kind: type[LinkKind], item: Item, kernel: Kernel, files: dict[str,
     return commands(changes)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from([(Bridge, bridge_items), (Tap, tap_items), (Tunnel, vxlan_items)]).flatmap(lambda pair: st.tuples(st.just(pair[0]), pair[1], pair[1])),
     drifts,

@@ -145,7 +145,7 @@ def test_with_a_missing_node_none_is_made_twice() -> None:
     assert purged["purge"][ONE].get("volumes") == ["b"] and "a" in purged["purge"][ONE]["spare"]["volumes"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(samples.clouds(), st.data())
 def test_from_any_attachment_to_any_other(cloud: tuple[dict[str, Any], dict[str, Any]], data: st.DataObject) -> None:
     """Every volume stays on its node, is there once, and is had by the instance that is declared, or the whole is refused."""

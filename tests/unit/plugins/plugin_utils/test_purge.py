@@ -160,7 +160,7 @@ def test_with_a_missing_node_what_may_live_there_stays() -> None:
     assert tunnels and "volumes" not in gone["ik-node-01"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(samples.clouds(), st.data())
 def test_after_a_purge_there_is_nothing_more_to_purge(cloud: tuple[dict[str, Any], dict[str, Any]], data: st.DataObject) -> None:
     declaration, nodes = cloud
@@ -175,7 +175,7 @@ def test_after_a_purge_there_is_nothing_more_to_purge(cloud: tuple[dict[str, Any
     assert after["nodes"] == now["nodes"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(samples.JSON)
 def test_any_node_info_is_taken(value: Any) -> None:
     keys = ("boot_files", "protected", "seeds", "volumes", "kept_bases", "taps", "tunnels", "networks", "images")
