@@ -22,7 +22,8 @@ INSTANCES = ("web-1", "web-2", "web-3", "db", "cache")
 class Declarations:
     """A walk through declarations.
 
-    What can't be changed by a run stays as long as it may be there: an instance's node and image, and its disk grows only.
+    What can't be changed by a run stays as long as it may be there: an instance's node and image, and its disk grows only. So do its cards:
+    these guests have no system, and a guest without one lets go of no card while it runs.
 
     :ivar seed: What makes the walk the same again.
     """
@@ -34,6 +35,8 @@ class Declarations:
         self.protected: set[str] = set()  # what the last one protects; names of networks and of instances differ
         self.fixed: dict[str, dict[str, Any]] = {}  # of instances
         self.disks: dict[str, int] = {}  # MiB
+        self.cards: dict[str, list[dict[str, Any]]] = {}  # of the instances that may be there
+        self.cards_before = self.cards
 
     def some(self, names: Any, least: int, most: int) -> list[str]:
         names = list(names)
@@ -45,16 +48,19 @@ class Declarations:
     def next(self) -> Declaration:
         """Give the next one."""
         purge = self.maybe(0.7)
+        self.cards_before = {name: list(cards) for name, cards in self.cards.items()}
         networks = self.some(NETWORKS, 1, 3)
         networks = [name for name in networks if TWINS.get(name) not in networks or name == "blue"]
         if not purge:
             networks = [name for name in networks if TWINS.get(name) not in self.there]
-        instances = self.some(INSTANCES, 0, 4) if networks else []
+        instances = [name for name in self.some(INSTANCES, 0, 4 if networks else 0) if {card["network"] for card in self.cards.get(name, [])} <= {*networks}]
         images = set(self.some(IMAGES, 0, 2))
         declared = {name: self.instance(name, networks) for name in instances}
         images |= {spec["image"] for spec in declared.values()}
         # Protected things leave with a purge, which is refused; left over without one they could not be unprotected any more.
         purge = purge or not self.protected <= {*networks, *instances}
+        if purge:
+            self.cards = {name: cards for name, cards in self.cards.items() if name in instances}
         described = {name: self.network(name) for name in networks}
         self.protected = {name for name, spec in [*described.items(), *declared.items()] if spec.get("protect")}
         self.before = self.there
@@ -73,7 +79,7 @@ class Declarations:
 
     def refused(self) -> None:
         """Stay at the one before, with nothing protected: the last one was refused."""
-        self.there, self.protected = self.before, set()
+        self.there, self.protected, self.cards = self.before, set(), self.cards_before
 
     def network(self, name: str) -> dict[str, Any]:
         vni, cidr = NETWORKS[name]
@@ -94,17 +100,18 @@ class Declarations:
         fixed = self.fixed.setdefault(name, {"node": self.random.choice(NODES), "image": self.random.choice(IMAGES)})
         number = INSTANCES.index(name)
         spec: dict[str, Any] = {**fixed, "accel": "tcg", "grace": int(self.maybe(0.1)), "memory": self.random.choice([32, 48, 64])}
-        chosen = self.some(networks, 1, 2)
-        if self.maybe(0.5):
-            nics: list[dict[str, Any]] = [{"network": network} for network in chosen]
-            for nic in nics:
+        cards = self.cards.setdefault(name, [])
+        chosen = [network for network in self.some(networks, 1, 2) if network not in [card["network"] for card in cards]]
+        for network in chosen if not cards else chosen[: int(self.maybe(0.4))]:
+            mac = {"mac": f"02:00:00:0{len(cards)}:0{number}:{self.random.randint(16, 99)}"} if self.maybe(0.2) else {}
+            cards.append({"network": network, **mac})
+        if len(cards) > 1 or cards[0].get("mac") or self.maybe(0.5):
+            spec["nics"] = [dict(card) for card in cards]
+            for nic in spec["nics"]:
                 if self.maybe(0.5):
                     nic["address"] = NETWORKS[nic["network"]][1].rsplit(".", 1)[0] + f".{50 + number}"
-                if self.maybe(0.2):
-                    nic["mac"] = f"02:00:00:00:0{number}:{self.random.randint(16, 99)}"
-            spec["nics"] = nics
         else:
-            spec["network"] = chosen[0]
+            spec["network"] = cards[0]["network"]
         if name in self.disks or self.maybe(0.4):
             self.disks[name] = self.disks.get(name, 2) + self.random.choice([0, 0, 1])
             spec["disk"] = f"{self.disks[name]}M"
