@@ -6,7 +6,7 @@
 Points are counted as the process comes to them; reading is none:
 
 - ``before``: before each change that the process itself makes (a file opened for writing, a rename, a mode, a child started...), which
-  Python's audit hooks tell (PEP 578), and once more before it answers.
+  Python's audit hooks tell (PEP 578), or has QEMU make (QMP), and once more before it answers.
 - ``orphan``: right after a child was started; the child runs on, alone.
 - ``half``: the child and the process, both, when the child has run for half of its time.
 - ``lines``: ``ip -batch`` was killed when it had done so many of its lines.
@@ -34,6 +34,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 READERS = re.compile(
     r"ip .*(-j|-json)\b|bridge -j |nft -j |systemctl (show|is-\w+) |journalctl |unshare --net |sysctl -n |getent |qemu-system-\w+ (--version|-M)"
 )
+QMP_READERS = re.compile(r"query-|qom-get|qom-list|qmp_capabilities|human-monitor-command")
 STARTS = re.compile(r"systemctl (?:re)?start (compute-instance@\w+\.service)")
 
 
@@ -168,6 +169,7 @@ def begin(notes: int, kill: dict[str, Any] | None, points: bool) -> None:
     if not points:
         return
     from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.ikcloud.compute.plugins.module_utils import qmp
     from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Kind
 
     for kind in _below(Kind):
@@ -179,6 +181,14 @@ def begin(notes: int, kill: dict[str, Any] | None, points: bool) -> None:
         answer(*arguments)
 
     AnsibleModule._return_formatted = last
+    execute = qmp.Qmp.execute
+
+    def watched(monitor: Any, name: str, arguments: Any = None) -> Any:
+        if not QMP_READERS.match(name):
+            WATCH.before(f"qmp {name}")
+        return execute(monitor, name, arguments)
+
+    qmp.Qmp.execute = watched
     subprocess.Popen = Popen  # type: ignore[misc]
     sys.addaudithook(lambda event, arguments: WATCH.hook(event, arguments))
 
