@@ -133,3 +133,23 @@ def test_snapshot_killed_at_every_step(root: Path, run: Converge, volume: Volume
             with Qmp(socket_of(root)) as qmp:
                 assert qmp.execute("query-jobs") == []
     pytest.fail("it never came to its end")
+
+
+def test_a_memory_that_does_not_fit_is_said_and_a_restart_mends_it(root: Path, run: Converge, volume: Volume) -> None:
+    """The machine was made larger since: QEMU can't load the snapshot's memory, and its guest is held rather than run with half of it."""
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(grace=0)])
+    snapshot(root, "created")
+    write_running(root, 2)
+    power(root, "stopped", grace=0)
+    run([machine(grace=0, memory=96)])
+    one = pid(root)
+    failed = snapshot(root, "reverted")
+    assert "QEMU could not do snapshot-load" in failed["msg"] and "state=restarted" in failed["msg"]
+    assert holds(disk, 1) and pid(root) == one and status(socket_of(root)) != "running"
+    with Qmp(socket_of(root)) as qmp:
+        assert qmp.execute("query-jobs") == []
+    done = both(power, root, "restarted", grace=0)
+    assert done["before"]["one"]["power"] == "paused"
+    assert holds(disk, 1) and pid(root) not in (0, one) and status(socket_of(root)) == "running"
