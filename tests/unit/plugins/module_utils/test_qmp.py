@@ -11,10 +11,13 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
+from ansible_collections.ikcloud.compute.plugins.module_utils.stop_script import stop_script
+from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import LAYOUT, item
 
 GREETING: dict[str, object] = {"QMP": {"version": {}, "capabilities": []}}
 
@@ -96,3 +99,17 @@ def test_nobody_listens(folder: str) -> None:
     Path(folder, "file.sock").touch()
     with pytest.raises(ComputeError, match="does not answer"):
         Qmp(f"{folder}/file.sock")
+
+
+@pytest.mark.parametrize("said", ["running", "paused", "io-error", "suspended"])
+def test_power_button_of_the_stop_script(folder: str, said: str) -> None:
+    """It lets go on what an operator has paused, not what QEMU holds after an error."""
+    held = said == "paused"
+    went_on = [line({"event": "RESUME"}, {"return": {}})] if held else []
+    server = Server(folder, [line(GREETING), line({"return": {}}), line({"event": "STOP"}, {"return": {"status": said}}), *went_on, line({"return": {}})])
+    script: dict[str, Any] = {"__name__": "stop"}
+    exec(compile(stop_script(item(), LAYOUT).replace("sys.exit(main())", ""), "stop", "exec"), script)  # the text under test
+    script["QMP"] = server.path
+    script["press"]()
+    assert [message["execute"] for message in server.heard] == ["qmp_capabilities", "query-status", *(["cont"] if held else []), "system_powerdown"]
+    server.close()
