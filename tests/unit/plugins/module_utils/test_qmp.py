@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,30 @@ def test_trouble(folder: str, answers: list[bytes], message: str) -> None:
     with pytest.raises(ComputeError, match=message), Qmp(server.path, timeout=0.2) as qmp:
         qmp.execute("query-status")
     server.close()
+
+
+@pytest.mark.parametrize("flood", [line({"event": "RTC_CHANGE"}) * 4000, b"x" * 65536])
+def test_one_that_talks_without_end(folder: str, flood: bytes) -> None:
+    """The time runs also while there is always something to read."""
+    path = f"{folder}/qmp.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+
+        def serve() -> None:
+            client, _peer = server.accept()
+            with client, contextlib.suppress(OSError):
+                client.sendall(line(GREETING))
+                while True:
+                    client.sendall(flood)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(ComputeError, match=r"did not answer .*timed out|not QMP"):
+            Qmp(path, timeout=0.5)
+        assert time.monotonic() - began < 5
+        thread.join(10)
 
 
 def test_nobody_listens(folder: str) -> None:
