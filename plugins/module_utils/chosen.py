@@ -90,15 +90,12 @@ class ChosenKind(Kind):
         return (*as_user(instance), self.where(instance).qmp_script)
 
     def halt(self, have: Found, grace: int | None) -> list[Step]:
-        """List what powers an instance off: the power button first, then by force.
+        """List what powers an instance off: the power button first (``stop`` lets a guest that is paused go on to see it), then by force.
 
         :param grace: Seconds that the guest may take; None for the instance's own.
         """
         instance: Instance = have.raw
         steps: list[Step] = []
-        if self.states.get(instance.id) == "paused" and grace != 0:
-            # A guest that is paused does not see its power button.
-            steps.append(self.ask(instance, "cont", stage=STAGE_STOP))
         if not instance.managed or grace is not None:
             words = (self.where(instance).stop,) if grace is None else (self.where(instance).stop, str(grace))
             steps.append(StopInstance((*as_user(instance), *words), pidfile=self.where(instance).pid, stage=STAGE_STOP))

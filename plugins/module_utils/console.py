@@ -30,13 +30,31 @@ def instances():
     found = {}
     for folder in sorted(os.listdir(INSTANCES)):
         try:
-            with open(os.path.join(INSTANCES, folder, "start"), encoding="utf-8", errors="replace") as start:
-                match = re.match(r"#!/bin/sh\\n# %(pattern)s instance ([a-z0-9-]+)\\n", start.read(512))
+            # The folder is QEMU's to write in: a link is not followed, a pipe not waited for.
+            handle = os.open(os.path.join(INSTANCES, folder, "start"), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             continue
+        try:
+            start = os.read(handle, 512).decode("utf-8", "replace") if stat.S_ISREG(os.fstat(handle).st_mode) else ""
+        finally:
+            os.close(handle)
+        match = re.match(r"#!/bin/sh\\n# %(pattern)s instance ([a-z0-9-]+)\\n", start)
         if match:
             found[match.group(1)] = folder
     return found
+
+
+def connect(path):
+    """A socket that is connected to the very file that was looked at: a link could lead to anybody's."""
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(handle).st_mode):
+            sys.exit("%%s is not a socket." %% path)
+        console = socket.socket(socket.AF_UNIX)
+        console.connect("/proc/self/fd/%%d" %% handle)
+        return console
+    finally:
+        os.close(handle)
 
 
 def join(console):
@@ -64,12 +82,8 @@ def main():
     if folder is None:
         sys.exit("%%sUsage: console NAME. There is: %%s." %% ("No instance %%s. " %% name if name else "", ", ".join(sorted(found)) or "none"))
     path = os.path.join(INSTANCES, folder, "console.sock")
-    console = socket.socket(socket.AF_UNIX)
     try:
-        # The folder is QEMU's to write in: a link could lead to anybody's socket.
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            sys.exit("%%s is not a socket." %% path)
-        console.connect(path)
+        console = connect(path)
     except OSError as error:
         sys.exit("%%s does not run: %%s: %%s" %% (name, path, error.strerror))
     print("Joined %%s. Ctrl-] leaves. Nothing to see? Press Enter; only one at a time can be here." %% name, flush=True)

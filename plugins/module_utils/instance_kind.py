@@ -273,7 +273,8 @@ class InstanceKind(Kind):
             return qemu.differences(now.running or [], options) + outside
         script = (*self._as_user(self._user_of(now)), where.qmp_script)
         known = (lambda path: path.startswith((f"{self.layout.volumes}/", f"{where.folder}/"))) if now.managed else (lambda path: True)
-        plan = Planner(now.running or [], options, now.truth, script, where.qmp, known).plan()
+        planner = Planner(now.running or [], options, now.truth, script, where.qmp, known)
+        plan = planner.plan()
         left = qemu.differences(plan.after, options) + outside
         kept = now.truth.kept >> 20 if now.truth.kept is not None else 0
         if kept > item["memory"] and qemu.describe(now.running or [])["memory"] == item["memory"]:
@@ -284,6 +285,10 @@ class InstanceKind(Kind):
         if not left or not self._may_restart(item):
             change.steps += plan.steps
             change.reasons += [phrase for phrase in plan.reasons if phrase not in change.reasons]
+        else:
+            # The restart takes them away too, but it may come after the turn of those who get them.
+            others = [other for other in self.items.values() if other["name"] != item["name"]]
+            change.steps += planner.release({disk["path"] for other in others for disk in qemu.disks(other, self.layout)})
         return left
 
     def _may_restart(self, item: Item) -> bool:

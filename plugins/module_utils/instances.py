@@ -127,7 +127,10 @@ def _talk(instance: Instance, layout: Layout) -> None:
 def _replaced(instance: Instance, layout: Layout) -> list[str]:
     # Only in root's own folder: QEMU can write what it likes over its command line, and is not to choose what is opened.
     disks = [disk for disk in qemu.describe(instance.running or [])["disks"] if os.path.dirname(disk["path"]) == layout.volumes and not disk["readonly"]]
-    found = [f"its disk {disk['path']} was made anew" for disk in disks if os.path.exists(disk["path"]) and not _in_use(disk["path"])]
+    # Also one that is missing: the same run may be about to make it anew, and check mode is to say the same as that.
+    found = [
+        f"its disk {disk['path']} {'was made anew' if os.path.exists(disk['path']) else 'is not there any more'}" for disk in disks if not _in_use(disk["path"])
+    ]
     seed = pending_seed(layout, f"compute-{instance.id}")
     return found + ([seed] if seed else [])
 

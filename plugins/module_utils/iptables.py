@@ -34,10 +34,12 @@ def read_rules() -> list[Any] | None:
     """Give its chains and rules as libnftables-json(5) has them; nothing where it is not used, None where the tool to ask is missing.
 
     :raises ComputeError: When the tool fails.
+    :raises ValueError: When what it prints can't be read.
     """
     if not in_use():
         return []
-    return parse(run([TOOL, "-S"], timeout=30).stdout) if find_tool(TOOL) else None
+    # Another one that is just changing the rules holds a lock (xtables(8)): it is waited for.
+    return parse(run([TOOL, "-w", "5", "-S"], timeout=30).stdout) if find_tool(TOOL) else None
 
 
 def parse(text: str) -> list[Any]:
@@ -73,7 +75,12 @@ def _expression(words: list[str]) -> list[Any]:
             made.append(_match({"meta": {"key": _META[word]}}, operator, f"{value[:-1]}*" if value.endswith("+") else value))
         elif word in _PAYLOAD:
             address, _slash, length = value.partition("/")
-            made.append(_match({"payload": {"protocol": "ip", "field": _PAYLOAD[word]}}, operator, {"prefix": {"addr": address, "len": int(length or 32)}}))
+            # A mask with gaps, such as 255.0.255.0, is no prefix: what it matches is not known here.
+            if "." in length:
+                made.append({"xt": {"type": "match", "name": word}})
+            else:
+                field = {"payload": {"protocol": "ip", "field": _PAYLOAD[word]}}
+                made.append(_match(field, operator, {"prefix": {"addr": address, "len": int(length or 32)}}))
         elif word in ("--ctstate", "--state"):
             made.append(_match({"ct": {"key": "state"}}, operator, value.lower().split(",")))
         elif word != "--comment" and (word != "-m" or value not in _MODULES):

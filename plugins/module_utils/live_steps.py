@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ UNPLUG_LIMIT = 30.0
 RELEASE_LIMIT = 10.0
 # With what is started: after whatever had the disk or the tap until now has given it up.
 COMING = 4
+DISK = "disk "  # what qemu.pluggable's names of disks begin with
 # What can be read back of a running QEMU, and so can be plugged in: a tap, and QEMU's own NAT without forwards.
 _PLAIN = re.compile(r"tap,.*|user,id=[^,]*")
 
@@ -123,6 +124,12 @@ class Planner:
         made.reasons += [phrase for phrase in closed if phrase not in left]
         return made
 
+    def release(self, paths: Container[str]) -> list[Step]:
+        """Give the steps that take these disks away, and no others: before a restart that does the rest, for those who are to have them next."""
+        made = Plan()
+        self._let_go(made, {key: part for key, part in self._going().items() if key.startswith(DISK) and key[len(DISK) :] in paths})
+        return made.steps
+
     def _ask(self, made: Plan, command: str, stage: int = Ask.stage, **arguments: Any) -> None:
         made.steps.append(Ask(self.script, self.socket, command, arguments, stage))
 
@@ -145,22 +152,29 @@ class Planner:
 
     def _parts(self, made: Plan) -> None:
         had, wanted = qemu.pluggable(self.have)[1], qemu.pluggable(self.want)[1]
-        gone = {key: part for key, part in had.items() if key not in wanted and part.id in self.truth.devices}
+        gone = self._going()
+        self._let_go(made, gone)
+        kept = {key: part for key, part in had.items() if key not in gone}
+        names = {*self.truth.devices, *self.truth.backends, *self.truth.nodes, *self.truth.former}
+        for key, part in wanted.items():
+            if key not in had and self._can_come(part, kept):
+                self._plug(made, part, names)
+
+    def _going(self) -> dict[str, qemu.Part]:
+        wanted = qemu.pluggable(self.want)[1]
+        return {key: part for key, part in qemu.pluggable(self.have)[1].items() if key not in wanted and part.id in self.truth.devices}
+
+    def _let_go(self, made: Plan, gone: dict[str, qemu.Part]) -> None:
         for key, part in gone.items():
             made.steps.append(Unplug(self.script, self.socket, "device_del", {"id": part.id}, key=key))
             self._release(made, key.startswith("card"), part.backend_id)
             made.after = [entry for entry in made.after if entry[1] not in (part.device, part.backend)]
-        kept = {key: part for key, part in had.items() if key not in gone}
-        used = {part.backend_id for part in had.values()}
+        used = {part.backend_id for part in qemu.pluggable(self.have)[1].values()}
         # A run that was killed in between left these.
         for name in sorted(set(self.truth.backends) - used):
             self._release(made, True, name)
         for name in sorted(set(self.truth.nodes) - used):
             self._release(made, False, name)
-        names = {*self.truth.devices, *self.truth.backends, *self.truth.nodes, *self.truth.former}
-        for key, part in wanted.items():
-            if key not in had and self._can_come(part, kept):
-                self._plug(made, part, names)
 
     def _release(self, made: Plan, card: bool, name: str) -> None:
         if card:

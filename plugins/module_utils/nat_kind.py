@@ -220,7 +220,11 @@ class Nat(Kind):
 
     def legacy_rules(self, known: list[Rules]) -> list[object]:
         """Read what iptables-legacy filters, if it does, or say that this can't be seen."""
-        found = iptables.read_rules() if known else []
+        try:
+            found = iptables.read_rules() if known else []
+        except (ComputeError, ValueError, OSError) as error:  # it is looked at for the sake of a warning alone
+            self.warn(f"What iptables-legacy filters on this node could not be read, so whether it drops what is forwarded for guests is not known: {error}")
+            return []
         if found is None:
             self.warn(
                 f"iptables-legacy filters on this node and is not installed, so its chain FORWARD can't be seen. See that it accepts what comes from and "

@@ -293,8 +293,8 @@ def _forwards(backend: str) -> Item:
 
 
 def number(text: str | None) -> int | None:
-    """Read a whole number; None for anything else."""
-    return int(text) if text and text.isdigit() else None
+    """Read a whole number of at most 18 digits; None for anything else."""
+    return int(text) if text and len(text) <= 18 and text.isascii() and text.isdigit() else None
 
 
 def differences(have: Options, want: Options) -> list[str]:

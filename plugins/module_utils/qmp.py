@@ -19,6 +19,8 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.errors import Comp
 # Status is answered within 2 ms; a guest that is busy under emulation, or another client that is just being served (QEMU
 # serves one at a time), may hold it up.
 TIMEOUT = 10.0
+# Bytes of one answer, at most: the longest, query-qmp-schema, has some 200 KiB.
+LONGEST = 16 << 20
 
 
 class Qmp:
@@ -96,13 +98,20 @@ class Qmp:
                 raise ComputeError(f"QEMU refused {command}: {words}")
 
     def _read(self, deadline: float) -> dict[str, Any]:
-        while b"\n" not in self._buffer:
-            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:  # also where there is always something to read: one event after the other, a line without end
+                raise TimeoutError(errno.ETIMEDOUT, "timed out")
+            if b"\n" in self._buffer:
+                break
+            self._socket.settimeout(left)
             part = self._socket.recv(65536)
+            if len(self._buffer) > LONGEST:
+                break
             if not part:
                 raise ComputeError(f"QEMU closed {self.path} in the middle of the conversation.")
             self._buffer += part
-        line, self._buffer = self._buffer.split(b"\n", 1)
+        line, _end, self._buffer = self._buffer.partition(b"\n")
         try:
             answer = json.loads(line)
         except ValueError:

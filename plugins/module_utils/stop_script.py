@@ -34,6 +34,17 @@ def holder(file):
     return 0 if kind == fcntl.F_UNLCK else pid
 
 
+def ask(lines, command):
+    lines.write(json.dumps({"execute": command}) + "\\n")
+    lines.flush()
+    # Events may come in between; QEMU has some dozens of them to say at most.
+    for _number in range(1000):
+        answer = json.loads(lines.readline())
+        if "return" in answer or "error" in answer:
+            return answer
+    return {}
+
+
 def press():
     try:
         with socket.socket(socket.AF_UNIX) as monitor:
@@ -41,11 +52,12 @@ def press():
             monitor.connect(QMP)
             lines = monitor.makefile("rw")
             lines.readline()
-            for command in ("qmp_capabilities", "system_powerdown"):
-                lines.write(json.dumps({"execute": command}) + "\\n")
-                lines.flush()
-                lines.readline()
-    except OSError as error:
+            ask(lines, "qmp_capabilities")
+            # A guest that is paused would not see the button.
+            if ask(lines, "query-status").get("return", {}).get("status") == "paused":
+                ask(lines, "cont")
+            ask(lines, "system_powerdown")
+    except (OSError, ValueError) as error:
         print("%%s: %%s" %% (QMP, error), file=sys.stderr)
 
 

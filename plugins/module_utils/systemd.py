@@ -81,6 +81,7 @@ Description=Cut the console logs of instances
 [Service]
 Type=oneshot
 ExecStart={script}
+TimeoutStartSec=60
 NoNewPrivileges=yes
 # The script becomes the instances' users, one after the other.
 CapabilityBoundingSet=CAP_SETUID CAP_SETGID
@@ -120,6 +121,8 @@ if [ $# -eq 0 ]; then
   exit 0
 fi
 find . -maxdepth 2 ! -name . ! -user "$(id -u)" -prune -o -type f -name console.log -size +{limit}k -print | while read -r log; do
+  # What stands there may be a pipe, which would be waited for.
+  rm -f "$log.end"
   tail -c {keep}k "$log" >"$log.end"
   : >"$log"
   cat "$log.end" >>"$log"

@@ -25,7 +25,15 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFA
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, mark_command, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Remove, Step
-from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import Volume, live_growth, offline_growth, read_bases, read_volumes, users_of_volumes
+from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import (
+    Volume,
+    deleted_volumes,
+    live_growth,
+    offline_growth,
+    read_bases,
+    read_volumes,
+    users_of_volumes,
+)
 
 MODE = 0o640
 REBUILD = "Or make the disk anew, without its data: the playbook ikcloud.compute.rebuild does that with instances, the module's option rebuild with volumes."
@@ -60,6 +68,7 @@ class VolumeKind(Kind):
         self.bases: dict[str, qcow2.Header] = {}
         self.kept = False  # whether there are volumes that were kept aside
         self.rebuild = frozenset(params.get("rebuild") or ())
+        self.deleted: dict[str, tuple[str, str]] = {}  # volumes that are missing, while a running instance has their former file open
         self.users: dict[str, str] = {}  # which instance has a volume, of those that are in use and may have to go
 
     def problems(self, index: int, item: Item) -> list[str]:
@@ -100,6 +109,7 @@ class VolumeKind(Kind):
             path = self.layout.volume(name)
             props = self._props(path, header.virtual_size, header.backing_file, f"{volume.access[0]:04o}") if header else {"path": path, "unfinished": True}
             found[name] = Found(props, volume.owned, volume)
+        self.deleted = deleted_volumes(self.layout, [] if absent else [name for name in sizes if not (name in volumes and volumes[name].header)])
         self.users = users_of_volumes(self.layout, [name for name, volume in volumes.items() if volume.locked and (absent or name not in sizes)])
         return found
 
@@ -110,10 +120,24 @@ class VolumeKind(Kind):
 
     def change(self, item: Item, have: Found | None) -> Change:
         if have is None or have.raw.header is None:
+            self._check_deleted(item["name"])
             return self._create(item)
         if item["name"] in self.rebuild:
             return self._rebuild(item, have, have.raw)
         return self._update(item, have, have.raw, have.raw.header)
+
+    def _check_deleted(self, name: str) -> None:
+        """Refuse to put an empty volume in the place of one whose data only a running QEMU has.
+
+        :raises ComputeError: With the ways out.
+        """
+        if name in self.deleted:
+            (instance, file), path = self.deleted[name], self.layout.volume(name)
+            raise ComputeError(
+                f"volume {name}: its file {path} was deleted while the instance {instance}, which runs, has it open; its data would end with that.",
+                f"To keep them: pause {instance} (the playbook ikcloud.compute.pause), `cp --preserve=all {file} {path}`, then stop it at once (the playbook "
+                "ikcloud.compute.stop with -e grace=0). To give them up: stop it. Then run this again.",
+            )
 
     def _create(self, item: Item) -> Change:
         name, image, size = item["name"], item.get("image"), item.get("size")

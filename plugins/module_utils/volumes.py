@@ -160,6 +160,29 @@ def users_of_volumes(layout: Layout, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def deleted_volumes(layout: Layout, names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Find volumes whose files were deleted while a running instance has them open, so that their data are lost with its QEMU.
+
+    :returns: By volume, the instance, and where the data can be read still (proc(5), fd).
+    """
+    paths = {f"{layout.volume(name)} (deleted)": name for name in names}
+    found: dict[str, tuple[str, str]] = {}
+    for instance in read_instances(layout, units=False).values() if paths else ():
+        folder = f"/proc/{instance.pid}/fd"
+        try:
+            files = [f"{folder}/{number}" for number in sorted(os.listdir(folder), key=int)] if instance.pid > 0 else []
+        except OSError:
+            continue  # it has ended, or is not ours to see
+        for file in files:
+            try:
+                path = os.readlink(file)
+            except OSError:
+                continue
+            if path in paths:
+                found.setdefault(paths[path], (instance.name, file))
+    return found
+
+
 def live_growth(node: Node, size: int) -> Step:
     """Grow a volume under its running guest, which sees the new size at once (QMP block_resize).
 

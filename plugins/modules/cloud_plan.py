@@ -90,11 +90,14 @@ options:
       - Without it a network whose addresses a former one's bridge still has on its gateway node, as one that was renamed, is refused.
     type: bool
   purge_limit:
-    description: How many instances may be removed in one run, by default C(cloud_purge_limit), else 3. More are refused before anything changes.
+    description:
+      - How many instances may be removed in one run, by default C(cloud_purge_limit), else 3. More are refused before anything changes.
+      - With O(purge_volumes) data volumes count, too.
     type: int
   purge_volumes:
     description:
-      - Whether the disks of instances that O(purge) removes are removed too, by default C(cloud_purge_volumes), else false.
+      - Whether the disks of instances that O(purge) removes, and data volumes that are not declared any more, are removed with all that is on them, by
+        default C(cloud_purge_volumes), else false.
       - Otherwise they are kept in C(lib/volumes/kept), and so are the images that they stand on.
     type: bool
   rebuild:

@@ -173,8 +173,8 @@ def _entries(node: NodeResults, variable: str, kind: str, result: Mapping[Any, A
         effect = entry.get("effect") or _BY_ACTION.get(str(entry.get("action")), "none")
         if effect in EFFECTS and "error" not in entry:
             found.append(Entry(node.name, what, name, str(effect), _reason(str(effect), entry)))
-        # Of a seed the instance says it, which knows too whether it is just being restarted.
-        if entry.get("restart_required") and kind != "seed":
+        # Of a seed, and of a disk that is made anew, the instance says it, which knows too whether it is just being restarted.
+        if entry.get("restart_required") and kind != "seed" and effect != "rebuild":
             found.append(Entry(node.name, what, name, "pending", str(entry.get("restart_reason") or "")))
     return found
 

@@ -105,7 +105,7 @@ class DataVolume:
 class Cloud:
     """A whole declaration, valid in itself.
 
-    :ivar purge_limit: How many instances may be removed at once.
+    :ivar purge_limit: How many instances, and data volumes that are not kept aside, may be removed at once.
     :ivar purge_volumes: Whether the disks of what is removed go too, rather than be kept aside.
     """
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import instance_id
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.compile import Compiler, tap_name, tunnel_name
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud
 
@@ -45,13 +46,24 @@ class Purge:
             problems += [self._protected("instance", name, node) for name in names if name in _names(protected.get("instances"))]
         networks = {name: node for node, info in self.infos.items() for name in _names(_mapping(info.get("protected")).get("networks"))}
         problems += [self._protected("network", name, node) for name, node in sorted(networks.items()) if name not in self.cloud.networks]
-        if len(leaving) > self.cloud.purge_limit:
-            named = ", ".join(leaving[:10]) + (", ..." if len(leaving) > 10 else "")
+        lost = self._lost_volumes()
+        count = len(leaving) + len(lost)
+        if count > self.cloud.purge_limit:
+            counted = [
+                f"{len(names)} {what} ({', '.join(names[:10])}{', ...' if len(names) > 10 else ''})"
+                for what, names in (("instances", leaving), ("data volumes with all that is on them", lost))
+                if names
+            ]
             problems.append(
-                f"cloud_purge would remove {len(leaving)} instances ({named}), cloud_purge_limit allows {self.cloud.purge_limit} at once. Look whether the "
-                f"declaration is whole; if they really are to go, run once with -e cloud_purge_limit={len(leaving)}."
+                f"cloud_purge would remove {' and '.join(counted)}, cloud_purge_limit allows {self.cloud.purge_limit} at once. Look whether the "
+                f"declaration is whole; if they really are to go, run once with -e cloud_purge_limit={count}."
             )
         return problems
+
+    def _lost_volumes(self) -> list[str]:
+        """Give the data volumes whose data go: none where they are kept aside."""
+        leaving = {node: purge.get("volumes", []) for node, purge in self.by_node().items()} if self.cloud.purge_volumes else {}
+        return [f"{name} on {node}" for node, names in leaving.items() for name in names if not instance_id(name)]
 
     def _protected(self, kind: str, name: str, node: str) -> str:
         return (

@@ -213,6 +213,34 @@ def test_guest_that_does_not_let_go(root: Path, run: Converge, volume: Volume, m
     assert not run([machine(nics=[USER])])["changed"]
 
 
+def test_a_disk_moves_from_one_that_is_restarted(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a guest does when it is asked to let go of a device, write to the ejection port, is done for it by QEMU's monitor."""
+    volume(ID)
+    volume(short_id("instance", "two"))
+    moved = {"path": str(volume("0000000a")), "format": "qcow2"}
+    run([machine(volumes=[moved]), machine("two")])
+    first, execute = settled(root).pid, Qmp.execute
+    second = read_instances(Layout(str(root)), units=False)["two"].pid
+
+    def ejecting(self: Qmp, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        done = execute(self, command, arguments)
+        if command == "device_del" and arguments:
+            devices = execute(self, "query-pci")[0]["devices"]
+            slot = next(device["slot"] for device in devices if device["qdev_id"] == arguments["id"])
+            execute(self, "human-monitor-command", {"command-line": f"o/w 0xae08 {1 << slot}"})  # QEMU's docs/specs/acpi_pci_hotplug
+        return done
+
+    monkeypatch.setattr(Qmp, "execute", ejecting)
+    want = [machine(vnc="none"), machine("two", volumes=[moved])]
+    predicted = run(want, check=True, restart="when_required")
+    done = run(want, restart="when_required")
+    assert "msg" not in done and done["commands"] == predicted["commands"]
+    assert read(root).pid not in (0, first)
+    now = read_instances(Layout(str(root)), units=False, talk=True)
+    assert now["two"].pid == second and moved["path"] in [disk["path"] for disk in qemu.describe(now["two"].running or [])["disks"]]
+    assert not run(want, restart="when_required")["changed"]
+
+
 def test_memory_at_the_next_boot(root: Path, run: Converge, volume: Volume) -> None:
     """The start script alone, as a boot runs it, asks the guest for what is declared."""
     volume(ID)

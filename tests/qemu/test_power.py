@@ -73,6 +73,20 @@ def test_grace_comes_first(root: Path, run: Converge, volume: Volume) -> None:
     assert pid(root) == 0
 
 
+def test_paused_guest_sees_its_power_button(root: Path, run: Converge, volume: Volume) -> None:
+    """The stop script lets it go on first, so it is shut down by site, by systemd and with its node, too."""
+    volume(ID)
+    run([machine(grace=0)])
+    power(root, "paused")
+    with subprocess.Popen([f"{Path(socket_of(root)).parent}/stop", "3"], stderr=subprocess.DEVNULL) as stop:
+        until = time.monotonic() + 2
+        while (said := status(socket_of(root))) == "paused" and time.monotonic() < until:
+            time.sleep(0.05)
+        assert said == "running"
+        assert stop.wait(20) == 0
+    assert pid(root) == 0
+
+
 def test_unknown_names(root: Path, run: Converge, volume: Volume) -> None:
     for name in ("one", "two"):
         volume(short_id("instance", name))

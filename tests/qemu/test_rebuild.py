@@ -19,6 +19,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.names import short
 from ansible_collections.ikcloud.compute.plugins.module_utils.seed_kind import SeedKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import machine
+from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import power
 
 ID = short_id("instance", "one")
 NAME = f"compute-{ID}"
@@ -99,6 +100,32 @@ def test_rebuild(root: Path, node: Converge) -> None:
         assert not node()["changed"] and pid(root) == before
         if number == 1:
             subprocess.run(["sleep", "1"], check=True)  # kept disks are named by the second
+
+
+@pytest.mark.parametrize("name", [NAME, "data-1"])
+def test_a_disk_that_was_deleted_under_its_guest_is_not_made_anew(root: Path, node: Converge, name: str) -> None:
+    """Its data are still there, and the way out that is named brings them back."""
+    node()
+    disk, before = root / f"lib/volumes/{name}.img", pid(root)
+    written = disk.stat().st_ino
+    disk.unlink()
+    now = read_instances(Layout(str(root)), units=False, talk=True)["one"]
+    assert now.replaced == [f"its disk {disk} is not there any more"]
+    for check in (True, False):
+        done = node(check=check, restart="when_required")
+        assert f"volume {name}: its file {disk} was deleted while the instance one, which runs, has it open" in done["msg"]
+        assert not done["changed"] and not disk.exists() and pid(root) == before
+    command = done["msg"].split("`")[1]
+    power(root, "paused")
+    subprocess.run(command.split(), check=True)
+    assert disk.stat().st_ino != written
+    power(root, "stopped", grace=0)
+    assert "msg" not in node() and pid(root) not in (0, before)
+    assert not node()["changed"]
+    # Given up, it is made anew once its QEMU has ended.
+    disk.unlink()
+    power(root, "stopped", grace=0)
+    assert "msg" not in node() and disk.exists()
 
 
 class Killed(BaseException):

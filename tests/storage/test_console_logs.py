@@ -44,6 +44,7 @@ def test_the_logs_of_every_user_are_bounded(root: Path) -> None:
     (linked / "console.log").symlink_to(secret)
     (folders[0] / "console.log.end").symlink_to(secret)
     (folders[1] / "console.log.end").symlink_to(folders[0] / "console.log")
+    os.mkfifo(folders[3] / "console.log.end")
 
     files = systemd.shared_files(Layout(str(root)))
     script = Path(systemd.trim_script(Layout(str(root))))

@@ -88,6 +88,19 @@ def test_a_link_is_not_followed(root: Path) -> None:
     assert (done.returncode, done.stderr.strip()) == (1, f"{path} is not a socket.")
 
 
+def test_pipes_and_links_of_other_instances_hold_nobody_up(root: Path) -> None:
+    """Each instance's folder is its own QEMU's to write in."""
+    for number, make in enumerate((os.mkfifo, lambda path: path.symlink_to(root / "run/instances/compute-0a1b2c3d/start"), Path.mkdir)):
+        folder = root / f"run/instances/compute-0000000{number}"
+        folder.mkdir()
+        make(folder / "start")
+    os.mkfifo(root / "run/instances/compute-0a1b2c3d/console.sock")
+    done = subprocess.run(script(root, "web-1"), check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=20)
+    assert (done.returncode, done.stderr.strip()) == (1, f"{root}/run/instances/compute-0a1b2c3d/console.sock is not a socket.")
+    done = subprocess.run(script(root), check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=20)
+    assert done.stderr.strip() == "Usage: console NAME. There is: web-1."
+
+
 def test_the_guests_end_ends_it(root: Path) -> None:
     with socket.socket(socket.AF_UNIX) as guest:
         guest.bind(str(root / "run/instances/compute-0a1b2c3d/console.sock"))

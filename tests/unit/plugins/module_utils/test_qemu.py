@@ -59,6 +59,12 @@ def test_stop_script(case: str) -> None:
     compile(text, "stop", "exec")
 
 
+def test_a_guest_may_write_what_it_likes_over_its_command_line() -> None:
+    for text, number in (("\u00b2", None), ("\u0663", None), ("9" * 5000, None), ("-1", None), ("", None), ("4096", 4096)):
+        assert qemu.number(text) == number
+        assert qemu.describe([("-m", text), ("-smp", text)])["memory"] == number
+
+
 def test_units() -> None:
     for path, (text, mode) in systemd.shared_files(LAYOUT).items():
         golden(os.path.basename(path), text)

@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
+from ansible_collections.ikcloud.compute.plugins.module_utils.stop_script import stop_script
+from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import LAYOUT, item
 
 GREETING: dict[str, object] = {"QMP": {"version": {}, "capabilities": []}}
 
@@ -90,9 +95,47 @@ def test_trouble(folder: str, answers: list[bytes], message: str) -> None:
     server.close()
 
 
+@pytest.mark.parametrize("flood", [line({"event": "RTC_CHANGE"}) * 4000, b"x" * 65536])
+def test_one_that_talks_without_end(folder: str, flood: bytes) -> None:
+    """The time runs also while there is always something to read."""
+    path = f"{folder}/qmp.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+
+        def serve() -> None:
+            client, _peer = server.accept()
+            with client, contextlib.suppress(OSError):
+                client.sendall(line(GREETING))
+                while True:
+                    client.sendall(flood)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(ComputeError, match=r"did not answer .*timed out|not QMP"):
+            Qmp(path, timeout=0.5)
+        assert time.monotonic() - began < 5
+        thread.join(10)
+
+
 def test_nobody_listens(folder: str) -> None:
     with pytest.raises(ComputeError, match="does not answer"):
         Qmp(f"{folder}/none.sock")
     Path(folder, "file.sock").touch()
     with pytest.raises(ComputeError, match="does not answer"):
         Qmp(f"{folder}/file.sock")
+
+
+@pytest.mark.parametrize("said", ["running", "paused", "io-error", "suspended"])
+def test_power_button_of_the_stop_script(folder: str, said: str) -> None:
+    """It lets go on what an operator has paused, not what QEMU holds after an error."""
+    held = said == "paused"
+    went_on = [line({"event": "RESUME"}, {"return": {}})] if held else []
+    server = Server(folder, [line(GREETING), line({"return": {}}), line({"event": "STOP"}, {"return": {"status": said}}), *went_on, line({"return": {}})])
+    script: dict[str, Any] = {"__name__": "stop"}
+    exec(compile(stop_script(item(), LAYOUT).replace("sys.exit(main())", ""), "stop", "exec"), script)  # the text under test
+    script["QMP"] = server.path
+    script["press"]()
+    assert [message["execute"] for message in server.heard] == ["qmp_capabilities", "query-status", *(["cont"] if held else []), "system_powerdown"]
+    server.close()

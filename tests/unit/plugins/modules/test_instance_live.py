@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import live
+from ansible_collections.ikcloud.compute.plugins.module_utils import live, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import (
     FOLDER,
@@ -51,6 +51,30 @@ def test_a_restart_makes_live_steps_needless() -> None:
     assert texts[1:] == [f"systemctl restart {UNIT}"]
     texts = commands(after(again(kind, change), speaking(have))[0])
     assert [text.split()[5] for text in texts[1:]] == ["device_add"]
+
+
+def test_a_disk_that_another_gets_is_given_up_before_a_restart() -> None:
+    """A restart comes at the same stage as what others are given."""
+    moved, gone = f"{ROOT}/lib/volumes/data-1.img", f"{ROOT}/lib/volumes/data-2.img"
+    kind, have = running({**TALK, "volumes": [{"path": moved}, {"path": gone}]})
+    have = speaking(have)
+    now = have["web-1"].raw
+    parts = qemu.pluggable(now.running)[1]
+    devices = {**now.truth.devices, **{part.id: "virtio-blk-pci" for part in parts.values()}}
+    now.truth = replace(now.truth, devices=devices, nodes=frozenset(part.backend_id for key, part in parts.items() if key.startswith("disk")))
+    other = {**TALK, "name": "web-2", "id": "0a1b2c3d", "nics": [], "volumes": [{"path": moved}]}
+    changes, _have = after(again(kind, {**TALK, "vnc": "none"}, other, restart="when_required"), have)
+    part = parts[f"disk {moved}"]
+    said = [text for text in commands(changes) if "compute-af95e879" in text or UNIT in text]
+    assert [text.split("/qmp ")[-1] for text in said[1:]] == [
+        f"""device_del '{{"id": "{part.id}"}}'""",
+        f"""blockdev-del '{{"node-name": "{part.backend_id}"}}'""",
+        f"systemctl restart {UNIT}",
+    ]
+    assert changes[0].effect == "restart"
+    # Nobody else has it: the restart alone does it.
+    changes, _have = after(again(kind, {**TALK, "vnc": "none"}, restart="when_required"), have)
+    assert commands(changes)[1:] == [f"systemctl restart {UNIT}"]
 
 
 def test_disk_outside_of_the_sandbox_waits() -> None:

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils import commands as commands_of_nodes
 from ansible_collections.ikcloud.compute.plugins.module_utils import iptables
 from ansible_collections.ikcloud.compute.plugins.module_utils.boot import Boot
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, Item, plan
@@ -272,6 +274,8 @@ LET_THROUGH = f"-A FORWARD -i {RULES.bridge} -j ACCEPT\n-A FORWARD -o {RULES.bri
         ("-P FORWARD ACCEPT\n-A FORWARD -i br-gnv+ -j REJECT --reject-with icmp-port-unreachable\n", [True, True]),
         ("-P FORWARD ACCEPT\n-A FORWARD ! -i br-gnv+ -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP\n", [False, False]),
         ("-P FORWARD ACCEPT\n-A FORWARD -i br-gnv+ -p udp -j DROP\n", [False, False]),
+        ("-P FORWARD ACCEPT\n-A FORWARD -s 10.0.1.0/255.0.255.0 -j DROP\n", [False, False]),
+        (LEGACY + "-A FORWARD ! -d 10.0.1.0/255.0.255.0 -j ACCEPT\n", [True, True]),
     ],
 )
 def test_what_iptables_legacy_drops(text: str, dropping: list[bool]) -> None:
@@ -283,6 +287,27 @@ def test_what_iptables_legacy_drops(text: str, dropping: list[bool]) -> None:
     assert not made.warnings or "FORWARD of the table ip filter (iptables-legacy)" in made.warnings[0]
     if text == LEGACY:
         assert "iptables-legacy -I DOCKER-USER -i br-gnv-fc814e42 -j ACCEPT" in made.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo 'Another app is currently holding the xtables lock.' >&2; exit 4", "holding the xtables lock"),
+        ('echo "-A FORWARD -m comment --comment \'"', "No closing quotation"),
+        ("echo -A FORWARD -s 10.0.0.0/x -j DROP", "invalid literal"),
+        ('test "$*" = "-w 5 -S" && echo "-P FORWARD DROP"', ""),
+    ],
+)
+def test_a_look_at_iptables_legacy_stops_nothing(script: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / iptables.TOOL
+    tool.write_text(f"#!/bin/sh\n{script}\n", encoding="ascii")
+    tool.chmod(0o755)
+    monkeypatch.setattr(commands_of_nodes, "PATH", f"{tmp_path}:{commands_of_nodes.PATH}")
+    monkeypatch.setattr(iptables, "in_use", lambda: True)
+    made = nat([BLUE])
+    found = made.legacy_rules([RULES])
+    assert bool(found) is not bool(words)
+    assert not words or (len(made.warnings) == 1 and "iptables-legacy" in made.warnings[0] and words in made.warnings[0])
 
 
 def test_warnings_tell_what_to_do_and_tell_it_once() -> None:

@@ -106,6 +106,16 @@ def test_a_pending_restart_is_no_change() -> None:
     assert totals_line(changes, True) == "Plan: nothing to do on 1 node; 1 restart pending."
 
 
+def test_of_a_rebuild_the_instance_says_whether_a_restart_is_pending() -> None:
+    volumes = done(entry("compute-0a1b2c3d", "rebuild", "it is made anew", pending="its disk was made anew"))
+    instances = done(entry("x", "restart", "restart: its disk was made anew"))
+    changes = gather([NodeResults("a", {"compute_done": node(volumes=volumes, instances=instances)}, {})], {})
+    assert [change.effect for change in changes.entries] == ["rebuild", "restart"] and not changes.pending
+    waiting = done(entry("x", pending="its disk was made anew"))
+    changes = gather([NodeResults("a", {"compute_done": node(volumes=volumes, instances=waiting)}, {})], {})
+    assert [(change.kind, change.name) for change in changes.pending] == [("instance", "x")]
+
+
 def test_an_item_that_failed_is_not_counted_as_done() -> None:
     changes = gather([NodeResults("a", {"images_done": {**done({**entry("x", "create"), "error": "no"}), "failed": True, "msg": "no"}}, {}, lost=True)], {})
     assert not changes.changes

@@ -148,6 +148,22 @@ def test_more_than_the_limit_is_refused() -> None:
     assert "cloud_purge_limit" in samples.refusal({**none, "purge_limit": "many"}, there(many))
 
 
+def test_data_volumes_that_would_be_lost_count_in_the_limit() -> None:
+    names = [f"data-{number}" for number in range(4)]
+    nodes = there(samples.talk())
+    nodes["ik-node-02"]["info"]["volumes"].update({name: {"base": ""} for name in names})
+    purging = {**samples.talk(), "purge": True, "purge_volumes": True}
+    message = samples.refusal(purging, nodes)
+    assert "would remove 4 data volumes" in message and "data-0 on ik-node-02, data-1 on" in message and "-e cloud_purge_limit=4" in message
+    assert not samples.refusal({**purging, "purge_limit": 4}, nodes)
+    assert not samples.refusal({**purging, "volumes": {"data-0": {"size": "1G"}}}, nodes)
+    # Kept aside, they can be put back; an instance's own disk goes with it and counts once.
+    assert not samples.refusal({**purging, "purge_volumes": False}, nodes)
+    both = samples.refusal({**purging, "instances": {}, "purge_limit": 5}, nodes)
+    assert "2 instances (web-1 on ik-node-01, web-2 on ik-node-02) and 4 data volumes" in both and "-e cloud_purge_limit=6" in both
+    assert not samples.refusal({**purging, "instances": {}, "purge_limit": 6}, nodes)
+
+
 def test_with_a_missing_node_what_may_live_there_stays() -> None:
     nodes = there(samples.talk(), missing="ik-node-02")
     tunnels = [item["name"] for item in make_plan(samples.talk(), samples.two_nodes())["nodes"]["ik-node-01"]["tunnels"]]
