@@ -121,6 +121,10 @@ class Kind:
         """Say that something that is not ours stands in the way of a declared item."""
         return f"{self.noun} {name}: ikcloud.compute did not make what is there under this name, and leaves it alone. Rename it or remove it."
 
+    def workers_for(self, steps: list[Step]) -> int:
+        """Say how many items' steps may run side by side, of these that are due."""
+        return self.workers
+
     def settled(self) -> None:
         """Hear that the steps have run: what was asked to be done once (a restart, a rebuild) is not wanted once more."""
 
@@ -255,7 +259,8 @@ def apply(kind: Kind, changes: list[Change]) -> dict[str, ComputeError]:
             due = {change.name: steps for change in changes if change.shared is shared for steps in [_due(change, stage, failures)] if steps}
             batched = {name: steps for name, steps in due.items() if all(isinstance(step, Ip) for step in steps)}
             failures.update(_apply_batch([(name, step.line) for name, steps in batched.items() for step in steps if isinstance(step, Ip)]))
-            for name, error in _apply_items([(name, steps) for name, steps in due.items() if name not in batched], kind.workers):
+            rest = [(name, steps) for name, steps in due.items() if name not in batched]
+            for name, error in _apply_items(rest, kind.workers_for([step for _name, steps in rest for step in steps])):
                 if error:
                     failures[name] = error
     return failures

@@ -117,6 +117,10 @@ class InstanceKind(Kind):
             "remove that."
         )
 
+    def workers_for(self, steps: list[Step]) -> int:
+        restarts = sum(isinstance(step, RestartInstance) for step in steps)
+        return max(self.workers, min(restarts, self.params.get("restart_serial") or restarts))
+
     def settled(self) -> None:
         self.reasons = {}  # those have been restarted
 

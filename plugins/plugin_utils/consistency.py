@@ -140,7 +140,7 @@ def _former_overlaps(cloud: Cloud, network: Network, nodes: Sequence[Node]) -> l
     """A bridge of a network that was renamed keeps its addresses until a purge: the gateway node would route to that one, or to both."""
     return [
         f"cloud_networks.{network.name}.cidr: {network.cidr} overlaps with {own} of the network {former}, which is not declared any more and still there on "
-        f"{node.name}; set cloud_purge: true to have that one removed in the same run, or take another cidr."
+        f"{node.name}; run site with cloud_purge: true to have that one removed in the same run, or take another cidr."
         for node in nodes
         for former, addresses in (node.facts.networks.items() if node.facts and node.name == network.gateway_node else ())
         for own in addresses

@@ -168,6 +168,18 @@ def test_from_bare_to_less(node: Node) -> None:
     assert not [*node.root.glob("run/networks/*"), *node.root.glob("lib/images/*")]
 
 
+def test_a_part_alone_purges_nothing_so_a_renamed_network_is_refused(node: Node) -> None:
+    blue = {"cloud_networks": {"blue": NETWORKS["blue"]}, "cloud_purge": True}
+    node.site(blue)
+    former = node.links()
+    for playbook in ("overlay", "compute"):
+        done, record = node.play(playbook, {**blue, "cloud_networks": {"red": NETWORKS["blue"]}})
+        assert done.returncode == 2 and "overlaps with 192.168.88.1/24 of the network blue" in done.stdout, done.stdout
+        assert not [task["task"] for task in record["tasks"] if task["changed"]]
+    assert node.links() == former
+    assert node.play("overlay", blue)[0].returncode == 0
+
+
 def variables_of(number: int, images: list[dict[str, str]]) -> dict[str, Any]:
     """Give the variables of all three roles: one network, and one instance with its disk, its seed and its port."""
     bridge, identifier, address = f"br-gnv-0000000{number}", f"{number:08x}", "192.168.88.1"

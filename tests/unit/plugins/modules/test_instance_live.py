@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import live, qemu
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found
+import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine, live, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import RestartInstance
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import (
     FOLDER,
     ROOT,
@@ -17,6 +20,7 @@ from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_sam
     after,
     again,
     commands,
+    declared,
     running,
 )
 
@@ -51,6 +55,20 @@ def test_a_restart_makes_live_steps_needless() -> None:
     assert texts[1:] == [f"systemctl restart {UNIT}"]
     texts = commands(after(again(kind, change), speaking(have))[0])
     assert [text.split()[5] for text in texts[1:]] == ["device_add"]
+
+
+@pytest.mark.parametrize(("serial", "together"), [(0, 12), (10, 10), (1, 1)])
+def test_as_many_restart_at_once_as_were_allowed(serial: int, together: int) -> None:
+    kind, meeting = declared(restart="when_required", restart_serial=serial), threading.Barrier(together)
+
+    class Meeting(RestartInstance):
+        def run(self) -> None:
+            with self.roll.turn(self.name):
+                meeting.wait(10)  # broken, an error, unless so many are there
+
+    names = [f"web-{number}" for number in range(12)][: 12 // together * together]
+    restarts = [Change(name, "update", steps=[Meeting(("restart", name), stage=4, name=name, roll=kind.roll)]) for name in names]
+    assert engine.apply(kind, restarts) == {}
 
 
 def test_a_disk_that_another_gets_is_given_up_before_a_restart() -> None:
