@@ -198,7 +198,7 @@ class BackupKind(ChosenKind):
             *(backup_steps.keep_former(own.path, self.layout, f"{now.name}-compute-{now.id}", self.warnings) if self.params["aside"] else []),
             finish_step(own.path, replace=True),
         ]
-        lost = own_snapshots(now.id, read_snapshots(own.path))
+        lost = own_snapshots(now.id, read_snapshots(own.path, self.root))
         if lost:
             where = "go with the disk that is kept aside" if self.params["aside"] else "are lost"
             change.warnings.append(f"instance {called}: its snapshots {', '.join(lost)} {where}.")

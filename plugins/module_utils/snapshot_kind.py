@@ -67,7 +67,7 @@ class SnapshotKind(ChosenKind):
             every = (disks.own, *disks.others)
             at_rest = [disk for disk in every if disk.format == "qcow2" and (not now.pid or self.params["restart"] != "never")]
             self.headers.update({disk.path: sound_header(disk, self.layout) for disk in at_rest})
-            held = {disk.path: read_snapshots(disk.path) for disk in every}
+            held = {disk.path: read_snapshots(disk.path, self.root) for disk in every}
             parts = frozenset(path for path, tags in held.items() if tag_of(now.id, name) in tags)
             self.state[item] = State(disks, held[disks.own.path], parts)
             if self.looks == 1 and disks.own.path in parts:
