@@ -9,6 +9,8 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,33 @@ def test_a_job_that_goes_on_after_a_kill_is_ended(root: Path, run: Converge, vol
     assert holds(root / "lib/backups/one/nightly.qcow2", 1)
     with Qmp(socket_of(root)) as qmp:
         assert qmp.execute("query-jobs") == []
+
+
+def test_others_can_talk_to_qemu_while_it_copies(root: Path, run: Converge, volume: Volume) -> None:
+    """QEMU serves one conversation at a time: a backup that takes hours holds none, so that the guest's power button can be pressed."""
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(grace=0)])
+    socket = socket_of(root)
+    job = {"job-id": JOB, "target": NODE, "sync": "full", "speed": 4 << 20, "auto-dismiss": False}
+    with Qmp(socket) as qmp:
+        nodes = [node["node-name"] for node in qmp.execute("query-named-block-nodes") if node["file"] == str(disk) and node["drv"] == "qcow2"]
+        qmp.execute("blockdev-add", {"driver": "null-co", "node-name": NODE, "size": 16 << 20, "read-zeroes": True})
+    step = CopyDisk((), socket, "blockdev-backup", {**job, "device": nodes[0]}, stage=0, made=str(root / "none"))
+    with ThreadPoolExecutor() as pool:
+        copying = pool.submit(step.run)
+        until = time.monotonic() + 10
+        while time.monotonic() < until and not copying.done():
+            with Qmp(socket, 2) as qmp:
+                if qmp.execute("query-jobs"):
+                    break
+        time.sleep(1.5)
+        asked = time.monotonic()
+        assert not copying.done() and status(socket, 5) == "running" and time.monotonic() - asked < 1
+        with Qmp(socket, 2) as qmp:
+            qmp.execute("job-cancel", {"id": JOB})
+        with pytest.raises(ComputeError, match="QEMU could not do blockdev-backup"):
+            copying.result(timeout=10)
 
 
 def test_backup_that_does_not_fit_leaves_nothing(root: Path, run: Converge, volume: Volume) -> None:
