@@ -81,7 +81,7 @@ class BackupKind(ChosenKind):
     def _read(self, now: Instance) -> State:
         path = backup_steps.backup_path(self.folder, now.name, self.params["name"])
         disks = read_disks(now, self.where(now).qmp)
-        header = sound_header(disks.own, self.layout)
+        header = sound_header(disks.own, self.layout, now.folder)
         target = backup_steps.target_path(self.layout, now.id)
         left = [*([target] if os.path.lexists(target) else []), *backup_steps.left_behind(os.path.dirname(path))]
         ours = read_mark(path, MARK) == self._mark(now)
@@ -146,7 +146,7 @@ class BackupKind(ChosenKind):
         convert = ("qemu-img", "convert", "-q", *compressed, "-f", state.disks.own.format, "-O", "qcow2", state.disks.own.path, hidden)
         return [
             begin_file(state.path, MODE, ""),
-            OnDisk(convert, made=hidden, disk=state.disks.own, layout=self.layout, found=state.header),
+            OnDisk(convert, made=hidden, disk=state.disks.own, layout=self.layout, folder=now.folder, found=state.header),
             _check(hidden),
             mark_step(state.path, self._mark(now)),
             finish_step(state.path),

@@ -76,7 +76,7 @@ def read_header(path: str) -> Header:
     :raises OSError: When it can't be read.
     """
     with open(path, "rb") as stream:
-        return _read(stream, path)
+        return read_stream(stream, path)
 
 
 def read_untrusted(path: str, root: str) -> tuple[Header, int]:
@@ -88,7 +88,7 @@ def read_untrusted(path: str, root: str) -> tuple[Header, int]:
     :raises OSError: When it can't be read, is reached by a link, or is no plain file.
     """
     with plain_file(path, root) as (stream, entry):
-        return _read(stream, path), entry.st_blocks * 512
+        return read_stream(stream, path), entry.st_blocks * 512
 
 
 @contextlib.contextmanager
@@ -112,7 +112,12 @@ def plain_file(path: str, root: str) -> Iterator[tuple[BinaryIO, os.stat_result]
         os.close(place)
 
 
-def _read(stream: BinaryIO, path: str) -> Header:
+def read_stream(stream: BinaryIO, path: str) -> Header:
+    """Read what an open disk image says of itself.
+
+    :param path: What it is called, for the error.
+    :raises ComputeError: As :func:`read_header`.
+    """
     head = stream.read(4)
     if head != MAGIC:
         return Header("raw", os.fstat(stream.fileno()).st_size)

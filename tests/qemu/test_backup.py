@@ -267,3 +267,29 @@ def test_a_disk_that_leads_elsewhere_is_not_read_as_root(root: Path, run: Conver
         with pytest.raises(ComputeError, match="is no plain file"):
             call(root, "present")
     assert not (root / "lib/backups").exists()
+
+
+@pytest.mark.parametrize("disk_format", ["raw", "qcow2"])
+def test_a_disk_of_somebody_else_is_not_read_as_root(root: Path, run: Converge, tmp_path: Path, disk_format: str) -> None:
+    """The script is QEMU's user's to write: a file of root's that it names, such as /etc/shadow, is not copied."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can have files of two users")
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\7" * (1 << 20))
+    if disk_format == "qcow2":
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(secret), "1M"], check=True)
+    run([machine(power="stopped", volume=str(secret), volume_format=disk_format)])
+    folder = root / f"run/instances/compute-{ID}"
+    os.chown(folder, 65534, 65534)
+    with pytest.raises(ComputeError, match=r"secret can't be read: it does not belong to the owner of .*, nor is it a volume in .*lib/volumes"):
+        backup(root, "present")
+    with pytest.raises(ComputeError, match="does not belong to the owner of" if disk_format == "qcow2" else "is raw, which holds no snapshots"):
+        snapshot(root, "present")
+    os.symlink(secret, root / "lib/volumes/link.img")
+    (folder / "start").write_text((folder / "start").read_text().replace(str(secret), str(root / "lib/volumes/link.img")))
+    with pytest.raises(ComputeError, match="reached by a link"):
+        backup(root, "present")
+    assert not (root / "lib/backups").exists()
+    os.chown(secret, 65534, 65534)
+    (folder / "start").write_text((folder / "start").read_text().replace(str(root / "lib/volumes/link.img"), str(secret)))
+    both(backup, root, "present")
