@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from dataclasses import dataclass, field
@@ -44,18 +45,27 @@ class Disks:
     nodes: frozenset[str] = field(default_factory=frozenset)
 
 
+def declared_disks(instance: Instance) -> Disks:
+    """Give an instance's disks as its ``start`` has them.
+
+    :raises ComputeError: When that names none.
+    """
+    listed = [Disk(disk["path"], disk["format"]) for disk in qemu.describe(instance.options)["disks"] if not disk["readonly"]]
+    if not listed:
+        raise ComputeError(f"instance {instance.name}: its start script names no disk.", "Run ikcloud.compute.site, which writes it anew.")
+    return Disks(listed[0], tuple(listed[1:]))
+
+
 def read_disks(instance: Instance, socket: str) -> Disks:
     """Read an instance's disks: of its QEMU if that runs, else of its ``start``.
 
     :param socket: Where QEMU listens.
     :raises ComputeError: When it runs and can't be asked, and when ``start`` names no disk.
     """
-    listed = [Disk(disk["path"], disk["format"]) for disk in qemu.describe(instance.options)["disks"] if not disk["readonly"]]
-    if not listed:
-        raise ComputeError(f"instance {instance.name}: its start script names no disk.", "Run ikcloud.compute.site, which writes it anew.")
-    own = listed[0]
+    declared = declared_disks(instance)
     if not instance.pid:
-        return Disks(own, tuple(listed[1:]))
+        return declared
+    own = declared.own
     with Qmp(socket) as qmp:
         blocks, jobs, nodes = qmp.execute_all([("query-block", {}), ("query-jobs", {}), ("query-named-block-nodes", {"flat": True})])
     attached = {block["inserted"]["file"] for block in blocks if block.get("inserted") and not block["inserted"]["ro"]}
@@ -67,6 +77,16 @@ def read_disks(instance: Instance, socket: str) -> Disks:
         raise ComputeError(f"instance {instance.name}: its QEMU runs without its disk {own.path}.", "Restart it first.")
     others = tuple(disk for path, disk in running.items() if path != own.path)
     return Disks(running[own.path], others, frozenset(job["id"] for job in jobs), frozenset(node["node-name"] for node in nodes))
+
+
+def read_work(instance: Instance, socket: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Read the ids of an instance's QEMU's jobs, and the names of its block nodes; none where it does not run or does not answer."""
+    with contextlib.suppress(ComputeError):
+        if instance.pid:
+            with Qmp(socket) as qmp:
+                jobs, nodes = qmp.execute_all([("query-jobs", {}), ("query-named-block-nodes", {"flat": True})])
+            return frozenset(job["id"] for job in jobs), frozenset(node["node-name"] for node in nodes)
+    return frozenset(), frozenset()
 
 
 def sound_header(disk: Disk, layout: Layout, folder: str) -> qcow2.Header:

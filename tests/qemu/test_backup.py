@@ -12,8 +12,10 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils.backup_kind import BackupKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, NODE, CopyDisk, target_path
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
@@ -23,6 +25,7 @@ from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     ID,
     Killed,
     Volume,
+    act,
     backup,
     both,
     holds,
@@ -159,6 +162,61 @@ def test_a_job_that_goes_on_after_a_kill_is_ended(root: Path, run: Converge, vol
     assert holds(root / "lib/backups/one/nightly.qcow2", 1)
     with Qmp(socket_of(root)) as qmp:
         assert qmp.execute("query-jobs") == []
+
+
+@pytest.mark.parametrize("broken", ["lost", "corrupt", "foreign", "without its image"])
+@pytest.mark.parametrize("aside", [False, True])
+@pytest.mark.parametrize("labels", [{"image": "base"}, {"image": "base", "copy": True}, {"image": "../base"}, {}])
+def test_restore_when_the_disk_is_broken(root: Path, run: Converge, broken: str, aside: bool, labels: dict[str, Any]) -> None:
+    """That is when a backup is needed."""
+    base = root / "lib/images/base.img"
+    base.parent.mkdir()
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(base), "16M"], check=True)
+    write(base, 9, "4M")
+    disk = root / f"lib/volumes/compute-{ID}.img"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(base), str(disk)], check=True)
+    write(disk, 1)
+    run([machine(power="stopped", labels=labels)])
+    backup(root, "created")
+    on_image = labels == {"image": "base"} and broken != "without its image"
+    if broken == "lost":
+        disk.unlink()
+    elif broken == "corrupt":
+        disk.write_bytes(b"QFI\xfb" + b"\xff" * 4096)
+    elif broken == "foreign":
+        subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd", str(disk)], check=True)
+    else:
+        base.unlink()
+    done = both(backup, root, "restored", aside=aside)
+    assert holds(disk, 1) and holds(disk, 9, "4M")
+    assert ("backing file:" in subprocess.run(["qemu-img", "info", str(disk)], check=True, capture_output=True, text=True).stdout) is on_image
+    (said,) = [words for words in done["warn"] if "Its disk is restored all the same" in words]
+    assert (f"on the image {base}" in said) is on_image and ("on no image" in said) is not on_image
+    assert (root / "lib/volumes/kept").exists() is (aside and broken != "lost")
+
+
+def test_a_backup_is_removed_whatever_has_become_of_its_instance(root: Path, run: Converge, volume: Volume) -> None:
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(grace=0)])
+    for name in ("first", "second", "third"):
+        backup(root, "created", name=name)
+    os.unlink(socket_of(root))  # it runs, and nobody reaches it
+    with pytest.raises(ComputeError, match="does not answer"):
+        backup(root, "created", name="fourth")
+    both(backup, root, "absent", name="first")
+    run([machine(grace=0)], state="absent")
+    disk.unlink()
+    both(backup, root, "absent", name="second")
+    assert os.listdir(root / "lib/backups/one") == ["third.qcow2"]
+    for name in ("../one", "one/../one"):
+        with pytest.raises(ComputeError, match="is not a valid name"):
+            act(BackupKind, root, "absent", name="third", instances=[name])
+    both(backup, root, "absent", name="third")
+    assert not (root / "lib/backups").exists()
+    assert not backup(root, "absent", name="third")["changed"]
+    with pytest.raises(ComputeError, match="There is no instance one on this node"):
+        backup(root, "restored", name="third")
 
 
 def test_others_can_talk_to_qemu_while_it_copies(root: Path, run: Converge, volume: Volume) -> None:
