@@ -236,7 +236,7 @@ class BackupKind(ChosenKind):
             *([_check(hidden)] if own.format == "qcow2" else []),
             mark_step(own.path, f"volume/compute-{now.id}"),
             *(backup_steps.keep_former(own.path, self.layout, f"{now.name}-compute-{now.id}", self.warnings) if aside else []),
-            finish_step(own.path, replace=True),
+            finish_step(own.path, replace=True, unused=True),
         ]
         lost: dict[str, Snapshot] = {}
         with contextlib.suppress(ComputeError):  # a broken disk

@@ -11,9 +11,8 @@ import shlex
 import time
 from dataclasses import dataclass
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.files import put_in_place, unfinished
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import put_in_place, refuse_locked, unfinished
 from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Job
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, mark_command, write_mark
@@ -113,8 +112,7 @@ def keep_former(path: str, layout: Layout, stem: str, said: list[str]) -> list[S
     """
 
     def link() -> None:
-        if qcow2.is_locked(path):
-            raise ComputeError(f"{path} is in use by a running QEMU.", "Stop its instance first.")
+        refuse_locked(path)
         former = os.stat(path)
         others = [f"{layout.kept}/{name}" for name in os.listdir(layout.kept)] if former.st_nlink > 1 else []
         target = next((other for other in others if os.path.samestat(os.lstat(other), former)), "")  # by a run that was interrupted after it

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_kind import BackupKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, NODE, CopyDisk, target_path
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
 from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     ID,
@@ -139,6 +141,28 @@ def test_restore_killed_at_every_step(root: Path, run: Converge, volume: Volume,
         assert len(list((root / "lib/volumes/kept").iterdir())) == 1  # and that disk was kept once
         shutil.rmtree(root / "lib/volumes/kept")
     pytest.fail("it never came to its end")
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_disk_is_not_replaced_under_a_guest_that_was_started_meanwhile(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, aside: bool
+) -> None:
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(grace=0, power="stopped")])
+    backup(root, "present")
+    write(disk, 2)
+    really = engine._apply_item
+
+    def started(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]:
+        assert steps[-1].text == f"mv -T {disk.parent}/.{disk.name}.new {disk}"
+        before = really(name, steps[:-1])
+        subprocess.run([str(root / f"run/instances/compute-{ID}/start")], check=True)
+        return before if before[1] else really(name, steps[-1:])
+
+    monkeypatch.setattr(engine, "_apply_item", started)
+    assert f"{disk} is in use by a running QEMU. Stop its instance first" in backup(root, "restored", aside=aside)["msg"]
+    assert holds(disk, 2) and not (disk.parent / f".{disk.name}.new").exists()
 
 
 def test_a_job_that_goes_on_after_a_kill_is_ended(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
