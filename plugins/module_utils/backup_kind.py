@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from dataclasses import dataclass, field, replace
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import backup_steps, qcow2
-from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, MODE, NODE, CopyDisk
+from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, MODE, NODE, CopyDisk, check_step
 from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import ChosenKind, chosen_spec, missing_name
 from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disk, Disks, OnDisk, base_of, declared_disks, read_disks, read_work, sound_header
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
@@ -23,7 +24,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFA
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark, sidecar
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import Snapshot, own_snapshots, read_snapshots
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, MakeFolder, Remove, Run, Step, Write, user_ids
 
 # What the module ``volume`` gives a volume.
 VOLUME_MODE = 0o640
@@ -186,7 +187,7 @@ class BackupKind(ChosenKind):
         return [
             begin_file(state.path, MODE, ""),
             OnDisk(convert, made=hidden, disk=state.disks.own, layout=self.layout, folder=now.folder, found=state.header),
-            _check(hidden),
+            check_step(hidden),
             mark_step(state.path, self._mark(now)),
             finish_step(state.path),
         ]
@@ -203,13 +204,11 @@ class BackupKind(ChosenKind):
             CopyDisk(script, socket, "blockdev-backup", job, stage=0, made=target),
             Dismiss(script, socket, "job-dismiss", {"id": JOB}, stage=0),
             self.ask(now, "blockdev-del", {"node-name": NODE}, stage=0),
-            backup_steps.take_over(target),
-            _check(target),
         ]
-        if backup_steps.same_filesystem(os.path.dirname(state.path), self.layout.volumes):
-            return [*steps, backup_steps.mark_target(target, self._mark(now), state.path), backup_steps.move_step(target, state.path)]
+        # QEMU may still have that file open, whoever owns it by then. Nobody but root has the copy.
         hidden = unfinished(state.path)
-        steps += [begin_file(state.path, MODE, ""), Build(("cp", "--sparse=always", target, hidden), made=hidden), Remove(target)]
+        copy = ("cp", "--reflink=auto", "--sparse=always", target, hidden)
+        steps += [begin_file(state.path, MODE, ""), Build(copy, made=hidden), Remove(target), check_step(hidden)]
         return [*steps, mark_step(state.path, self._mark(now)), finish_step(state.path)]
 
     def _restore(self, change: Change, now: Instance, state: State, have: Found) -> None:
@@ -224,16 +223,17 @@ class BackupKind(ChosenKind):
         if own.path != self.layout.volume(f"compute-{now.id}"):
             raise ComputeError(f"instance {called}: its disk {own.path} was declared with a path of its own.", "Restore it by hand, with `qemu-img convert`.")
         self._check_backup(called, state, have)
-        hidden = unfinished(own.path)
+        hidden, owner = unfinished(own.path), owner_or_none(now.owner or DEFAULT_USER)
         base, base_format = state.base
         backing = ("-B", base, "-F", base_format) if base else ()
         aside = self.params["aside"] and os.path.lexists(own.path)
         change.reasons.append(f"asked to be as in the backup {name}")
         change.steps = [
             *self._clear(now, state),
-            begin_file(own.path, VOLUME_MODE, owner_or_none(now.owner or DEFAULT_USER)),
+            begin_file(own.path, VOLUME_MODE, ""),  # root's until it is whole: what QEMU's user can write to, root's qemu-img does not open
             Build(("qemu-img", "convert", "-q", "-f", "qcow2", "-O", own.format, *backing, state.path, hidden), made=hidden),
-            *([_check(hidden)] if own.format == "qcow2" else []),
+            *([check_step(hidden, base)] if own.format == "qcow2" else []),
+            *([Do(f"chown {owner}:{owner} {shlex.quote(hidden)}", lambda: os.chown(hidden, *user_ids(owner)))] if owner else []),
             mark_step(own.path, f"volume/compute-{now.id}"),
             *(backup_steps.keep_former(own.path, self.layout, f"{now.name}-compute-{now.id}", self.warnings) if aside else []),
             finish_step(own.path, replace=True, unused=True),
@@ -256,12 +256,8 @@ class BackupKind(ChosenKind):
             header = qcow2.read_header(state.path)
         except OSError as error:
             raise ComputeError(f"{state.path} can't be read: {error.strerror}.") from None
-        if header.format != "qcow2" or header.backing_file or header.data_file or header.encrypted or header.corrupt:
+        if not header.whole:
             raise ComputeError(f"{state.path} is not a whole qcow2 image that holds all of its data itself; nothing was changed.", "Take another backup.")
 
     def _mark(self, now: Instance) -> str:
         return f"backup/{now.name}/{self.params['name']}"
-
-
-def _check(path: str) -> Step:
-    return Run(("qemu-img", "check", "-q", "-f", "qcow2", path))

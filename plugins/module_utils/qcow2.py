@@ -54,6 +54,11 @@ class Header:
     corrupt: bool = False
     snapshots: int = 0
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is a qcow2 image that holds all of its data itself and can be read as it is, such as a backup."""
+        return self.format == "qcow2" and not (self.backing_file or self.data_file or self.encrypted or self.corrupt)
+
     def trouble(self, path: str) -> str:
         """Say why no guest may have the disk as it is, and what to do about it; "" when it may.
 

@@ -40,7 +40,7 @@ options:
     description:
       - The folder on the node that has the backups, by default C(lib/backups) below O(root). It is not removed by C(ikcloud.compute.teardown) as long as it
         holds any.
-      - In another filesystem, C(lib/volumes) must have room for one backup meanwhile if the instance runs.
+      - If the instance runs, C(lib/volumes) must have room for one more copy meanwhile, unless it is the same filesystem and that shares blocks.
     type: path
   compress:
     description: Whether to compress, which takes several times as long.

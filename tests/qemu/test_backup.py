@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,19 @@ from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     write,
     write_running,
 )
+
+
+def before_step(patch: pytest.MonkeyPatch, start: str, action: Callable[[], Any]) -> None:
+    """Have something happen before the one step whose text begins with that."""
+    really = engine._apply_item
+
+    def step(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]:
+        (place,) = [number for number, one in enumerate(steps) if one.text.startswith(start)]
+        before = really(name, steps[:place])
+        action()
+        return before if before[1] else really(name, steps[place:])
+
+    patch.setattr(engine, "_apply_item", step)
 
 
 def test_backup_and_restore(root: Path, run: Converge, volume: Volume) -> None:
@@ -152,15 +166,7 @@ def test_a_disk_is_not_replaced_under_a_guest_that_was_started_meanwhile(
     run([machine(grace=0, power="stopped")])
     backup(root, "present")
     write(disk, 2)
-    really = engine._apply_item
-
-    def started(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]:
-        assert steps[-1].text == f"mv -T {disk.parent}/.{disk.name}.new {disk}"
-        before = really(name, steps[:-1])
-        subprocess.run([str(root / f"run/instances/compute-{ID}/start")], check=True)
-        return before if before[1] else really(name, steps[-1:])
-
-    monkeypatch.setattr(engine, "_apply_item", started)
+    before_step(monkeypatch, f"mv -T {disk.parent}/.{disk.name}.new {disk}", lambda: subprocess.run([root / f"run/instances/compute-{ID}/start"], check=True))
     assert f"{disk} is in use by a running QEMU. Stop its instance first" in backup(root, "restored", aside=aside)["msg"]
     assert holds(disk, 2) and not (disk.parent / f".{disk.name}.new").exists()
 
@@ -241,6 +247,32 @@ def test_a_backup_is_removed_whatever_has_become_of_its_instance(root: Path, run
     assert not backup(root, "absent", name="third")["changed"]
     with pytest.raises(ComputeError, match="There is no instance one on this node"):
         backup(root, "restored", name="third")
+
+
+def test_qemu_can_not_lead_root_elsewhere(root: Path, run: Converge, volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A QEMU that is not to be trusted still has the file open that it wrote the backup to, and makes it refer to another one."""
+    write(volume(ID), 1)
+    run([machine(grace=0)])
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\7" * (16 << 20))
+    target, file = Path(target_path(Layout(str(root)), ID)), root / "lib/backups/one/nightly.qcow2"
+    options = {
+        "backing": ["rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", str(secret), str(target)],
+        "data": ["create", "-q", "-f", "qcow2", "-o", f"data_file={secret},data_file_raw=on", str(target), "16M"],
+    }
+    for arguments in options.values():
+        with monkeypatch.context() as patch:
+            before_step(patch, "cp ", lambda arguments=arguments: subprocess.run(["qemu-img", *arguments], check=True, capture_output=True))
+            assert "is not a whole qcow2 image; it was removed" in backup(root, "created")["msg"]
+        assert not file.exists() and not file.with_name(f".{file.name}.new").exists()
+    # What it keeps open is not what is kept.
+    held: list[int] = []
+    with monkeypatch.context() as patch:
+        before_step(patch, "cp ", lambda: held.append(os.open(target, os.O_RDWR)))
+        assert "msg" not in backup(root, "created")
+    os.pwrite(held[0], b"\0" * 4096, 0)
+    os.close(held[0])
+    assert holds(file, 1)
 
 
 def test_others_can_talk_to_qemu_while_it_copies(root: Path, run: Converge, volume: Volume) -> None:
