@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, field, replace
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import backup_steps, qcow2
-from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, MODE, NODE, CopyDisk
+from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, MODE, NODE, CopyDisk, check_step
 from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import ChosenKind, chosen_spec, missing_name
-from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disks, OnDisk, base_of, read_disks, sound_header
+from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disk, Disks, OnDisk, base_of, declared_disks, read_disks, read_work, sound_header
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build, begin_file, finish_step, mark_step, unfinished
@@ -20,30 +22,38 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instances import I
 from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Abort, Dismiss
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, owner_or_none
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark, sidecar
-from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import own_snapshots, read_snapshots
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
+from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import Snapshot, own_snapshots, read_snapshots
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, MakeFolder, Remove, Run, Step, Write, user_ids
 
 # What the module ``volume`` gives a volume.
 VOLUME_MODE = 0o640
+NONE = Disks(Disk("", ""))
 
 
 @dataclass(frozen=True)
 class State:
     """What there is of an instance and of the backup in question.
 
-    :ivar header: What the instance's own disk says of itself.
+    :ivar disks: Where there is to be one more backup, what QEMU has if it runs; to restore one, what ``start`` names; else none.
+    :ivar header: What the instance's own disk says of itself, where it is to be backed up.
+    :ivar base: The image that the restored disk is to stand on, and its format; both "" for none.
+    :ivar jobs: As :class:`Disks` has them, with ``nodes``.
     :ivar there: Whether a file is at ``path``; ``ours`` whether it bears our mark.
     :ivar left: What interrupted runs have left.
     :ivar alone: Whether nothing else is in its folder.
     """
 
-    disks: Disks
-    header: qcow2.Header
     path: str
     there: bool
     ours: bool
     left: tuple[str, ...]
     alone: bool
+    disks: Disks = NONE
+    header: qcow2.Header = field(default_factory=lambda: qcow2.Header("raw", 0))
+    base: tuple[str, str] = ("", "")
+    jobs: frozenset[str] = field(default_factory=frozenset)
+    nodes: frozenset[str] = field(default_factory=frozenset)
 
 
 class BackupKind(ChosenKind):
@@ -69,7 +79,12 @@ class BackupKind(ChosenKind):
         return [problem for problem in (missing_name("backup", self.params["name"]), path_problem("folder", self.folder)) if problem]
 
     def observe(self, items: list[Item]) -> dict[str, Found]:
-        found = self.choose(items)
+        removing = self.params["state"] == "deleted"  # of an instance that is gone, too
+        found = self.choose(items, needed=not removing)
+        for name in [item["name"] for item in items if item["name"] not in found]:
+            if problem := name_problem("instances", name):
+                raise ComputeError(problem)
+            found[name] = Found({"id": "", "power": "absent"}, True, Instance(name, "", ""))
         for item, have in found.items():
             now: Instance = have.raw
             self.state[item] = state = self._read(now)
@@ -80,13 +95,38 @@ class BackupKind(ChosenKind):
 
     def _read(self, now: Instance) -> State:
         path = backup_steps.backup_path(self.folder, now.name, self.params["name"])
-        disks = read_disks(now, self.where(now).qmp)
-        header = sound_header(disks.own, self.layout)
         target = backup_steps.target_path(self.layout, now.id)
-        left = [*([target] if os.path.lexists(target) else []), *backup_steps.left_behind(os.path.dirname(path))]
+        left = [*([target] if now.id and os.path.lexists(target) else []), *backup_steps.left_behind(os.path.dirname(path))]
         ours = read_mark(path, MARK) == self._mark(now)
         alone = backup_steps.nothing_but(os.path.dirname(path), [path, sidecar(path), *left])
-        return State(disks, header, path, os.path.lexists(path), ours, tuple(left), alone)
+        state = State(path, os.path.lexists(path), ours, tuple(left), alone)
+        # A disk or a QEMU that is not as it should be is in the way of nothing but a new backup.
+        if self.params["state"] == "restored":
+            disks = declared_disks(now)
+            return replace(state, disks=disks, base=("", "") if now.pid else self._base(now, disks.own))
+        if self.params["state"] == "deleted" or state.there:
+            jobs, nodes = read_work(now, self.where(now).qmp)
+            return replace(state, jobs=jobs, nodes=nodes)
+        disks = read_disks(now, self.where(now).qmp)
+        return replace(state, disks=disks, header=sound_header(disks.own, self.layout, now.folder), jobs=disks.jobs, nodes=disks.nodes)
+
+    def _base(self, now: Instance, own: Disk) -> tuple[str, str]:
+        """Give the image that a restored disk is to stand on, and its format: that of the disk that is there, else what the instance was declared with."""
+        said = ""
+        try:
+            base = base_of(own.path, sound_header(own, self.layout, now.folder))
+        except ComputeError as error:
+            image = now.labels.get("image")  # the start script is QEMU's user's to write
+            stands = own.format == "qcow2" and isinstance(image, str) and not now.labels.get("copy") and not name_problem("image", image)
+            base = self.layout.image(str(image)) if stands else ""
+            said = str(error)
+        try:
+            base_format = qcow2.read_header(base).format if base else ""
+        except (OSError, ComputeError):
+            base, base_format, said = "", "", said or f"its image {base} can't be read."
+        if said and self.looks == 1:
+            self.warnings.append(f"instance {now.name}: {said} Its disk is restored all the same, {f'on the image {base}' if base else 'on no image'}.")
+        return base, base_format
 
     def change(self, item: Item, have: Found | None) -> Change:
         called, name, wanted = item["name"], self.params["name"], self.params["state"]
@@ -133,9 +173,9 @@ class BackupKind(ChosenKind):
     def _clear(self, now: Instance, state: State) -> list[Step]:
         """List what clears away what interrupted runs have left, in QEMU first: it may still be writing."""
         steps: list[Step] = []
-        if JOB in state.disks.jobs:
+        if JOB in state.jobs:
             steps.append(Abort(self.script(now), self.where(now).qmp, JOB, stage=0))
-        if NODE in state.disks.nodes:
+        if NODE in state.nodes:
             steps.append(self.ask(now, "blockdev-del", {"node-name": NODE}, stage=0))
         return [*steps, *(Remove(path) for path in state.left)]
 
@@ -146,8 +186,8 @@ class BackupKind(ChosenKind):
         convert = ("qemu-img", "convert", "-q", *compressed, "-f", state.disks.own.format, "-O", "qcow2", state.disks.own.path, hidden)
         return [
             begin_file(state.path, MODE, ""),
-            OnDisk(convert, made=hidden, disk=state.disks.own, layout=self.layout, found=state.header),
-            _check(hidden),
+            OnDisk(convert, made=hidden, disk=state.disks.own, layout=self.layout, folder=now.folder, found=state.header),
+            check_step(hidden),
             mark_step(state.path, self._mark(now)),
             finish_step(state.path),
         ]
@@ -164,13 +204,11 @@ class BackupKind(ChosenKind):
             CopyDisk(script, socket, "blockdev-backup", job, stage=0, made=target),
             Dismiss(script, socket, "job-dismiss", {"id": JOB}, stage=0),
             self.ask(now, "blockdev-del", {"node-name": NODE}, stage=0),
-            backup_steps.take_over(target),
-            _check(target),
         ]
-        if backup_steps.same_filesystem(os.path.dirname(state.path), self.layout.volumes):
-            return [*steps, backup_steps.mark_target(target, self._mark(now), state.path), backup_steps.move_step(target, state.path)]
+        # QEMU may still have that file open, whoever owns it by then. Nobody but root has the copy.
         hidden = unfinished(state.path)
-        steps += [begin_file(state.path, MODE, ""), Build(("cp", "--sparse=always", target, hidden), made=hidden), Remove(target)]
+        copy = ("cp", "--reflink=auto", "--sparse=always", target, hidden)
+        steps += [begin_file(state.path, MODE, ""), Build(copy, made=hidden), Remove(target), check_step(hidden)]
         return [*steps, mark_step(state.path, self._mark(now)), finish_step(state.path)]
 
     def _restore(self, change: Change, now: Instance, state: State, have: Found) -> None:
@@ -185,22 +223,26 @@ class BackupKind(ChosenKind):
         if own.path != self.layout.volume(f"compute-{now.id}"):
             raise ComputeError(f"instance {called}: its disk {own.path} was declared with a path of its own.", "Restore it by hand, with `qemu-img convert`.")
         self._check_backup(called, state, have)
-        hidden = unfinished(own.path)
-        base = base_of(own.path, state.header)
-        backing = ("-B", base, "-F", state.header.backing_format) if base else ()
+        hidden, owner = unfinished(own.path), owner_or_none(now.owner or DEFAULT_USER)
+        base, base_format = state.base
+        backing = ("-B", base, "-F", base_format) if base else ()
+        aside = self.params["aside"] and os.path.lexists(own.path)
         change.reasons.append(f"asked to be as in the backup {name}")
         change.steps = [
             *self._clear(now, state),
-            begin_file(own.path, VOLUME_MODE, owner_or_none(now.owner or DEFAULT_USER)),
+            begin_file(own.path, VOLUME_MODE, ""),  # root's until it is whole: what QEMU's user can write to, root's qemu-img does not open
             Build(("qemu-img", "convert", "-q", "-f", "qcow2", "-O", own.format, *backing, state.path, hidden), made=hidden),
-            *([_check(hidden)] if own.format == "qcow2" else []),
+            *([check_step(hidden, base)] if own.format == "qcow2" else []),
+            *([Do(f"chown {owner}:{owner} {shlex.quote(hidden)}", lambda: os.chown(hidden, *user_ids(owner)))] if owner else []),
             mark_step(own.path, f"volume/compute-{now.id}"),
-            *(backup_steps.keep_former(own.path, self.layout, f"{now.name}-compute-{now.id}", self.warnings) if self.params["aside"] else []),
-            finish_step(own.path, replace=True),
+            *(backup_steps.keep_former(own.path, self.layout, f"{now.name}-compute-{now.id}", self.warnings) if aside else []),
+            finish_step(own.path, replace=True, unused=True),
         ]
-        lost = own_snapshots(now.id, read_snapshots(own.path))
+        lost: dict[str, Snapshot] = {}
+        with contextlib.suppress(ComputeError):  # a broken disk
+            lost = own_snapshots(now.id, read_snapshots(own.path, self.root))
         if lost:
-            where = "go with the disk that is kept aside" if self.params["aside"] else "are lost"
+            where = "go with the disk that is kept aside" if aside else "are lost"
             change.warnings.append(f"instance {called}: its snapshots {', '.join(lost)} {where}.")
 
     def _check_backup(self, called: str, state: State, have: Found) -> None:
@@ -214,12 +256,8 @@ class BackupKind(ChosenKind):
             header = qcow2.read_header(state.path)
         except OSError as error:
             raise ComputeError(f"{state.path} can't be read: {error.strerror}.") from None
-        if header.format != "qcow2" or header.backing_file or header.data_file or header.encrypted or header.corrupt:
+        if not header.whole:
             raise ComputeError(f"{state.path} is not a whole qcow2 image that holds all of its data itself; nothing was changed.", "Take another backup.")
 
     def _mark(self, now: Instance) -> str:
         return f"backup/{now.name}/{self.params['name']}"
-
-
-def _check(path: str) -> Step:
-    return Run(("qemu-img", "check", "-q", "-f", "qcow2", path))

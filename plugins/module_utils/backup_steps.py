@@ -9,16 +9,17 @@ import contextlib
 import os
 import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils.disks import base_of
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.files import put_in_place, unfinished
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import refuse_locked, unfinished
 from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Job
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, mark_command, write_mark
+from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, MakeFolder, Step, remove_file
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, MakeFolder, Run, Step, remove_file
 
 # QEMU's names for the job, and for the file that it writes.
 JOB, NODE = "ikcloud-backup", "backup-target"
@@ -44,6 +45,30 @@ class CopyDisk(Job):
                 qmp.execute("blockdev-del", {"node-name": NODE})
             remove_file(self.made)
             raise
+
+
+@dataclass(frozen=True)
+class Check(Run):
+    """Have qemu-img check an image, unless it says that it is not whole: qemu-img would open what it refers to with root's rights.
+
+    :ivar image: Nobody else may be able to write to it.
+    :ivar base: What it may stand on, "" for nothing.
+    """
+
+    image: str = ""
+    base: str = ""
+
+    def run(self) -> None:
+        header = qcow2.read_header(self.image)
+        if not replace(header, backing_file="").whole or base_of(self.image, header) != self.base:
+            remove_file(self.image)
+            raise ComputeError(f"What was written to {self.image} is not a whole qcow2 image; it was removed.", "Look at its QEMU, which wrote it.")
+        super().run()
+
+
+def check_step(path: str, base: str = "") -> Step:
+    """Have an image of root's own looked at. See :class:`Check`."""
+    return Check(("qemu-img", "check", "-q", "-f", "qcow2", path), image=path, base=base)
 
 
 def backup_path(folder: str, instance: str, name: str) -> str:
@@ -80,31 +105,6 @@ def target_path(layout: Layout, instance: str) -> str:
     return unfinished(layout.volume(f"compute-{instance}-backup"))
 
 
-def same_filesystem(folder: str, other: str) -> bool:
-    """Tell whether a file can be renamed from one folder, which may not be there yet, into another."""
-    try:
-        while not os.path.isdir(folder):
-            folder = os.path.dirname(folder)
-        return os.stat(folder).st_dev == os.stat(other).st_dev
-    except OSError:
-        return False
-
-
-def take_over(path: str) -> Step:
-    """Have a file that QEMU wrote belong to whoever runs this."""
-
-    def take() -> None:
-        os.chown(path, os.geteuid(), os.getegid())
-        os.chmod(path, MODE)
-
-    return Do(f"chown {os.geteuid()}:{os.getegid()} {shlex.quote(path)}", take)
-
-
-def move_step(path: str, final: str) -> Step:
-    """Put a finished file that stands elsewhere on the same filesystem in its place."""
-    return Do(f"mv -nT {shlex.quote(path)} {shlex.quote(final)}", lambda: put_in_place(path, final))
-
-
 def keep_former(path: str, layout: Layout, stem: str, said: list[str]) -> list[Step]:
     """List what keeps a disk that is about to be replaced, under a second name: its own is never without a disk.
 
@@ -113,8 +113,7 @@ def keep_former(path: str, layout: Layout, stem: str, said: list[str]) -> list[S
     """
 
     def link() -> None:
-        if qcow2.is_locked(path):
-            raise ComputeError(f"{path} is in use by a running QEMU.", "Stop its instance first.")
+        refuse_locked(path)
         former = os.stat(path)
         others = [f"{layout.kept}/{name}" for name in os.listdir(layout.kept)] if former.st_nlink > 1 else []
         target = next((other for other in others if os.path.samestat(os.lstat(other), former)), "")  # by a run that was interrupted after it
@@ -126,8 +125,3 @@ def keep_former(path: str, layout: Layout, stem: str, said: list[str]) -> list[S
 
     typed = f"ln {shlex.quote(path)} {shlex.quote(f'{layout.kept}/{stem}')}-$(date -u +%Y%m%dT%H%M%SZ).img"
     return [MakeFolder(layout.kept, mode=0o700), Do(typed, link)]
-
-
-def mark_target(path: str, value: str, final: str) -> Step:
-    """Mark a file before it is moved to ``final``, so that it never stands there unmarked."""
-    return Do(mark_command(path, value), lambda: write_mark(path, MARK, value, final))

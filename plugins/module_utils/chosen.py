@@ -48,9 +48,10 @@ class ChosenKind(Kind):
         self.states: dict[str, str | None] = {}
         self.looks = 0
 
-    def choose(self, items: list[Item]) -> dict[str, Found]:
+    def choose(self, items: list[Item], needed: bool = True) -> dict[str, Found]:
         """Find the instances that were asked for.
 
+        :param needed: Whether each has to be there; else those that are not are left out.
         :returns: By what they were called, name or id; ``props`` has ``id`` and ``power`` (``paused`` by an operator, or by QEMU after an error of its disk),
             ``raw`` is the :class:`Instance`.
         :raises ComputeError: When one is not there, with those that are; when one is named twice.
@@ -61,7 +62,7 @@ class ChosenKind(Kind):
         by_id = {found.id: found for found in there.values()}
         chosen = {item["name"]: there.get(item["name"]) or by_id.get(item["name"]) for item in items}
         lost = [name for name, instance in chosen.items() if instance is None]
-        if lost:
+        if lost and needed:
             names = [name for name, instance in sorted(there.items()) if instance.owned]
             raise ComputeError(f"There is no instance {', '.join(lost)} on this node.", f"There are: {', '.join(names)}." if names else "There is none at all.")
         found: dict[str, Found] = {}

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import stat
 from dataclasses import dataclass, field
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu
@@ -45,18 +45,27 @@ class Disks:
     nodes: frozenset[str] = field(default_factory=frozenset)
 
 
+def declared_disks(instance: Instance) -> Disks:
+    """Give an instance's disks as its ``start`` has them.
+
+    :raises ComputeError: When that names none.
+    """
+    listed = [Disk(disk["path"], disk["format"]) for disk in qemu.describe(instance.options)["disks"] if not disk["readonly"]]
+    if not listed:
+        raise ComputeError(f"instance {instance.name}: its start script names no disk.", "Run ikcloud.compute.site, which writes it anew.")
+    return Disks(listed[0], tuple(listed[1:]))
+
+
 def read_disks(instance: Instance, socket: str) -> Disks:
     """Read an instance's disks: of its QEMU if that runs, else of its ``start``.
 
     :param socket: Where QEMU listens.
     :raises ComputeError: When it runs and can't be asked, and when ``start`` names no disk.
     """
-    listed = [Disk(disk["path"], disk["format"]) for disk in qemu.describe(instance.options)["disks"] if not disk["readonly"]]
-    if not listed:
-        raise ComputeError(f"instance {instance.name}: its start script names no disk.", "Run ikcloud.compute.site, which writes it anew.")
-    own = listed[0]
+    declared = declared_disks(instance)
     if not instance.pid:
-        return Disks(own, tuple(listed[1:]))
+        return declared
+    own = declared.own
     with Qmp(socket) as qmp:
         blocks, jobs, nodes = qmp.execute_all([("query-block", {}), ("query-jobs", {}), ("query-named-block-nodes", {"flat": True})])
     attached = {block["inserted"]["file"] for block in blocks if block.get("inserted") and not block["inserted"]["ro"]}
@@ -70,22 +79,31 @@ def read_disks(instance: Instance, socket: str) -> Disks:
     return Disks(running[own.path], others, frozenset(job["id"] for job in jobs), frozenset(node["node-name"] for node in nodes))
 
 
-def sound_header(disk: Disk, layout: Layout) -> qcow2.Header:
+def read_work(instance: Instance, socket: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Read the ids of an instance's QEMU's jobs, and the names of its block nodes; none where it does not run or does not answer."""
+    with contextlib.suppress(ComputeError):
+        if instance.pid:
+            with Qmp(socket) as qmp:
+                jobs, nodes = qmp.execute_all([("query-jobs", {}), ("query-named-block-nodes", {"flat": True})])
+            return frozenset(job["id"] for job in jobs), frozenset(node["node-name"] for node in nodes)
+    return frozenset(), frozenset()
+
+
+def sound_header(disk: Disk, layout: Layout, folder: str) -> qcow2.Header:
     """Read what a disk says of itself, and refuse one with which qemu-img, which we run as root, would open anything but it and its image.
 
-    Both the disk and the script that names it are QEMU's user's to write.
+    Both the disk and the script that names it are QEMU's user's to write: what that user may not read is not read for it.
 
+    :param folder: The instance's. A disk belongs to who owns that, or lies directly in our own folder of volumes.
     :raises ComputeError: When it can't be read, is no plain file, or refers to another one than an image of ours.
     """
     path = disk.path
     try:
-        if disk.format == "qcow2":
-            header, _size = qcow2.read_untrusted(path, layout.root)
-        else:
-            entry = os.lstat(path)
-            if not stat.S_ISREG(entry.st_mode):
-                raise OSError(errno.EINVAL, "it is no plain file, which is all that this can work with")
-            header = qcow2.Header("raw", entry.st_size)  # whatever a guest has written into it
+        with qcow2.plain_file(path, layout.root) as (stream, entry):
+            if os.path.dirname(path) != layout.volumes and entry.st_uid != os.lstat(folder).st_uid:
+                raise OSError(errno.EPERM, f"it does not belong to the owner of {folder}, nor is it a volume in {layout.volumes}")
+            # A raw one's beginning is whatever a guest has written there.
+            header = qcow2.read_stream(stream, path) if disk.format == "qcow2" else qcow2.Header("raw", entry.st_size)
     except OSError as error:
         raise ComputeError(f"{path} can't be read: {error.strerror}.") from None
     if header.format != disk.format:
@@ -107,15 +125,17 @@ def base_of(path: str, header: qcow2.Header) -> str:
 class OnDisk(Build):
     """Run qemu-img on a disk, if that still refers to what it referred to when it was found sound.
 
+    :ivar folder: The instance's.
     :ivar found: What it said of itself then.
     """
 
     disk: Disk = field(default_factory=lambda: Disk("", ""))
     layout: Layout = field(default_factory=Layout)
+    folder: str = ""
     found: qcow2.Header = field(default_factory=lambda: qcow2.Header("raw", 0))
 
     def run(self) -> None:
-        header = sound_header(self.disk, self.layout)
+        header = sound_header(self.disk, self.layout, self.folder)
         if (header.backing_file, header.backing_format) != (self.found.backing_file, self.found.backing_format):
             raise ComputeError(f"{self.disk.path} has changed meanwhile; it was not touched.", "Something else writes into it.")
         super().run()

@@ -53,26 +53,42 @@ def mark_step(path: str, value: str) -> Step:
     return Do(mark_command(hidden, value), lambda: write_mark(hidden, MARK, value, path))
 
 
-def finish_step(path: str, replace: bool = False) -> Step:
+def finish_step(path: str, replace: bool = False, unused: bool = False) -> Step:
     """Put the file in place, on the disk for good.
 
     :param replace: Whether it may take the place of one that is there.
+    :param unused: Whether it is refused when a QEMU has that one open: its guest would go on with a disk that nobody sees any more.
     """
     hidden = unfinished(path)
-    return Do(f"mv {'-T' if replace else '-nT'} {shlex.quote(hidden)} {shlex.quote(path)}", lambda: put_in_place(hidden, path, replace))
+    return Do(f"mv {'-T' if replace else '-nT'} {shlex.quote(hidden)} {shlex.quote(path)}", lambda: put_in_place(hidden, path, replace, unused))
 
 
-def put_in_place(hidden: str, path: str, replace: bool = False) -> None:
-    """Rename a finished file, having it and its folder's entry written to the disk.
+def put_in_place(hidden: str, path: str, replace: bool = False, unused: bool = False) -> None:
+    """Rename a finished file, having it and its folder's entry written to the disk. See :func:`finish_step`.
 
-    :raises ComputeError: When something else has come to be there meanwhile.
+    :raises ComputeError: When something else has come to be there meanwhile, and when what is there is in use; nothing is left of the new file then.
     :raises OSError: When it can't be done.
     """
     sync(hidden)
     if not replace and os.path.lexists(path):
         raise ComputeError(f"{path} has come to be there meanwhile; it was not touched.", "Something else writes into this folder.")
+    if unused:
+        try:
+            refuse_locked(path)
+        except ComputeError:
+            remove_file(hidden)
+            raise
     os.rename(hidden, path)
     sync(os.path.dirname(path))
+
+
+def refuse_locked(path: str) -> None:
+    """Refuse to go on with a disk image that a running QEMU has open.
+
+    :raises ComputeError: When one has.
+    """
+    if is_locked(path):
+        raise ComputeError(f"{path} is in use by a running QEMU.", "Stop its instance first (ikcloud.compute.instance_power with state=stopped).")
 
 
 def sync(path: str) -> None:
@@ -150,5 +166,5 @@ def _refuse_used(path: str, volumes: str, in_use: bool = False) -> None:
     users = users_of([path], volumes).get(path)
     if users:
         raise ComputeError(f"{path} is the base of {', '.join(users)}, which would be lost with it.", "Remove these first.")
-    if is_locked(path) and not in_use:
-        raise ComputeError(f"{path} is in use by a running QEMU.", "Stop its instance first (ikcloud.compute.instance with state=absent does).")
+    if not in_use:
+        refuse_locked(path)

@@ -347,8 +347,8 @@ class InstanceKind(Kind):
                 change.reasons.append(f"is {now.power}, declared stopped")
                 change.steps.append(self._halt(now))
             return
-        if now.power != "running":
-            change.reasons += [f"is {now.power}, declared running"] if change.before else []
+        if now.power != "running" or now.awaited:
+            change.reasons += [f"is {'not up' if now.awaited else now.power}, declared running"] if change.before else []
             if now.unit.get("ActiveState") == "failed":
                 change.steps.append(Run(("systemctl", "reset-failed", systemd.unit(now.id)), stage=3))
             change.steps.append(self._start(item))

@@ -62,11 +62,16 @@ class Instance:
 
     @property
     def power(self) -> str:
-        """``running``, ``stopped``, or ``stopping`` while systemd waits for its end."""
+        """``running``, also while systemd is about to start it; ``stopped``, or ``stopping`` while systemd waits for its end."""
         state = self.unit.get("ActiveState")
         if state == "deactivating":
             return "stopping"
-        return "running" if self.pid or state == "active" else "stopped"
+        return "running" if self.pid or state in ("active", "activating") else "stopped"
+
+    @property
+    def awaited(self) -> bool:
+        """Whether systemd is about to start it again after its QEMU has died, or it dies each time: it runs only when it was seen to."""
+        return not self.pid and self.unit.get("ActiveState") == "activating"
 
     @property
     def managed(self) -> bool:

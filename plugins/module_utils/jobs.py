@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask
@@ -32,12 +33,11 @@ class Job(Ask):
 
     def run(self) -> None:
         job = self.arguments["job-id"]
-        with Qmp(self.socket, ANSWER) as qmp:
-            qmp.execute(self.command, self.arguments)
-            failed = wait(qmp, job)
-            if failed:
-                qmp.execute("job-dismiss", {"id": job})
-                raise ComputeError(f"QEMU could not do {self.command}: {failed}.", self.hint)
+        _once(self.socket, self.command, self.arguments)
+        failed = wait(self.socket, job)
+        if failed:
+            _once(self.socket, "job-dismiss", {"id": job})
+            raise ComputeError(f"QEMU could not do {self.command}: {failed}.", self.hint)
 
 
 @dataclass(frozen=True)
@@ -63,23 +63,24 @@ class Abort(Step):
         return " ".join((*self.script[:-1], typed(self.script[-1], "job-cancel", {"id": self.job})))
 
     def run(self) -> None:
-        with Qmp(self.socket, ANSWER) as qmp:
-            if any(job["id"] == self.job and job["status"] in ("created", "running", "paused", "ready", "standby") for job in qmp.execute("query-jobs")):
-                qmp.execute("job-cancel", {"id": self.job})
-            wait(qmp, self.job)
-            if any(job["id"] == self.job for job in qmp.execute("query-jobs")):
-                qmp.execute("job-dismiss", {"id": self.job})
+        found = _look(self.socket, self.job)
+        if found and found["status"] in ("created", "running", "paused", "ready", "standby"):
+            _once(self.socket, "job-cancel", {"id": self.job})
+        wait(self.socket, self.job)
+        if _look(self.socket, self.job):
+            _once(self.socket, "job-dismiss", {"id": self.job})
 
 
-def wait(qmp: Qmp, job: str) -> str:
-    """Wait until a job has concluded, or is gone.
+def wait(socket: str, job: str) -> str:
+    """Wait until a job has concluded, or is gone. Others can talk to QEMU meanwhile, such as to press the guest's power button.
 
+    :param socket: Where QEMU listens.
     :returns: Why it failed, "" if it did not.
     :raises ComputeError: When it takes more than a day.
     """
     until, pause = time.monotonic() + LIMIT, 0.01
     while time.monotonic() < until:
-        state = next((entry for entry in qmp.execute("query-jobs") if entry["id"] == job), None)
+        state = _look(socket, job)
         if state is None:
             return ""
         if state["status"] == "concluded":
@@ -87,3 +88,14 @@ def wait(qmp: Qmp, job: str) -> str:
         time.sleep(pause)
         pause = min(1.0, pause * 1.5)
     raise ComputeError(f"QEMU's job {job} has not ended within {LIMIT:g} s.", "Run this again: it is ended then.")
+
+
+def _once(socket: str, command: str, arguments: dict[str, Any]) -> Any:
+    """Have one command done, in a conversation of its own: QEMU has one at a time, and who waits for it is not told."""
+    with Qmp(socket, ANSWER) as qmp:
+        return qmp.execute(command, arguments)
+
+
+def _look(socket: str, job: str) -> dict[str, Any] | None:
+    """Give what QEMU says of a job, None when it knows none of that name."""
+    return next((entry for entry in _once(socket, "query-jobs", {}) if entry["id"] == job), None)

@@ -44,6 +44,9 @@ class PowerKind(ChosenKind):
         change = Change(name, "update", have.props, {**have.props, "power": want}, facts={"id": now.id, "folder": now.folder})
         if state == "restarted":
             self._restart(change, have, power)
+        elif state == "started" and now.awaited:
+            change.reasons.append("is not up, asked to be running")
+            change.steps = self.start(now)
         elif power == want:
             change.action = "none"
         else:

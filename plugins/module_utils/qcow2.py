@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -54,6 +54,11 @@ class Header:
     corrupt: bool = False
     snapshots: int = 0
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is a qcow2 image that holds all of its data itself and can be read as it is, such as a backup."""
+        return self.format == "qcow2" and not (self.backing_file or self.data_file or self.encrypted or self.corrupt)
+
     def trouble(self, path: str) -> str:
         """Say why no guest may have the disk as it is, and what to do about it; "" when it may.
 
@@ -76,7 +81,7 @@ def read_header(path: str) -> Header:
     :raises OSError: When it can't be read.
     """
     with open(path, "rb") as stream:
-        return _read(stream, path)
+        return read_stream(stream, path)
 
 
 def read_untrusted(path: str, root: str) -> tuple[Header, int]:
@@ -87,6 +92,18 @@ def read_untrusted(path: str, root: str) -> tuple[Header, int]:
     :raises ComputeError: As :func:`read_header`.
     :raises OSError: When it can't be read, is reached by a link, or is no plain file.
     """
+    with plain_file(path, root) as (stream, entry):
+        return read_stream(stream, path), entry.st_blocks * 512
+
+
+@contextlib.contextmanager
+def plain_file(path: str, root: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+    """Open a file that somebody else names, to read, for a ``with`` statement: nothing is opened but a plain file.
+
+    :param root: As for :func:`read_untrusted`.
+    :returns: The file, and its inode.
+    :raises OSError: When it can't be read, is reached by a link, or is no plain file.
+    """
     place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         real, entry = os.readlink(f"/proc/self/fd/{place}"), os.fstat(place)
@@ -95,12 +112,17 @@ def read_untrusted(path: str, root: str) -> tuple[Header, int]:
         if real != wanted or not stat.S_ISREG(entry.st_mode) or real.startswith(("/proc/", "/sys/")):
             raise OSError(errno.EINVAL, "it is no plain file, or reached by a link")
         with open(os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-            return _read(stream, path), entry.st_blocks * 512
+            yield stream, entry
     finally:
         os.close(place)
 
 
-def _read(stream: BinaryIO, path: str) -> Header:
+def read_stream(stream: BinaryIO, path: str) -> Header:
+    """Read what an open disk image says of itself.
+
+    :param path: What it is called, for the error.
+    :raises ComputeError: As :func:`read_header`.
+    """
     head = stream.read(4)
     if head != MAGIC:
         return Header("raw", os.fstat(stream.fileno()).st_size)

@@ -66,8 +66,8 @@ class SnapshotKind(ChosenKind):
             disks = read_disks(now, self.where(now).qmp)
             every = (disks.own, *disks.others)
             at_rest = [disk for disk in every if disk.format == "qcow2" and (not now.pid or self.params["restart"] != "never")]
-            self.headers.update({disk.path: sound_header(disk, self.layout) for disk in at_rest})
-            held = {disk.path: read_snapshots(disk.path) for disk in every}
+            self.headers.update({disk.path: sound_header(disk, self.layout, now.folder) for disk in at_rest})
+            held = {disk.path: read_snapshots(disk.path, self.root) for disk in every}
             parts = frozenset(path for path, tags in held.items() if tag_of(now.id, name) in tags)
             self.state[item] = State(disks, held[disks.own.path], parts)
             if self.looks == 1 and disks.own.path in parts:
@@ -168,4 +168,4 @@ class SnapshotKind(ChosenKind):
 
     def _qemu_img(self, action: str, now: Instance, disk: Disk) -> Step:
         argv = ("qemu-img", "snapshot", "-q", action, tag_of(now.id, self.params["name"]), disk.path)
-        return OnDisk(argv, stage=STAGE_WORK, disk=disk, layout=self.layout, found=self.headers[disk.path])
+        return OnDisk(argv, stage=STAGE_WORK, disk=disk, layout=self.layout, folder=now.folder, found=self.headers[disk.path])

@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import struct
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import MAGIC
+from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import MAGIC, plain_file
 
 # "Number of snapshots contained in the image" at byte 60 of the header, 65536 at most (QEMU's QCOW_MAX_SNAPSHOTS), and where they stand.
 _PLACE, _MOST = 60, 65536
@@ -62,23 +60,22 @@ def own_snapshots(instance: str, found: dict[str, Snapshot]) -> dict[str, Snapsh
     return {name: entry for _seconds, name, entry in sorted(ours, key=lambda one: one[:2])}
 
 
-def read_snapshots(path: str) -> dict[str, Snapshot]:
-    """Read what snapshots an image holds, by tag. One that is not there or is not qcow2 holds none.
+def read_snapshots(path: str, root: str) -> dict[str, Snapshot]:
+    """Read what snapshots an image holds, by tag. One that is not there, is no plain file or is not qcow2 holds none.
 
+    :param path: It may come from QEMU's user.
+    :param root: The one folder that may be reached by a link (see :func:`qcow2.plain_file`).
     :raises ComputeError: When its table breaks the format.
     """
     try:
-        # The path comes from QEMU's user: nothing but a plain file is read.
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                return {}
+        with plain_file(path, root) as (stream, entry):
             head = stream.read(72)
             if len(head) < 72 or head[:4] != MAGIC:
                 return {}
             count, place = struct.unpack_from(">IQ", head, _PLACE)
             if not count:
                 return {}
-            size = os.fstat(stream.fileno()).st_size
+            size = entry.st_size
             if count > _MOST or place >= size:
                 raise ComputeError(f"{path}: its table of snapshots is out of bounds.", "Look at it with `qemu-img check`.")
             stream.seek(place)

@@ -18,7 +18,7 @@ description:
   - Other runs of this collection that change the node are refused until it has ended.
 options:
   instances:
-    description: The instances, by name or by their 8 hex digits. One that is not there is an error, which names those that are.
+    description: The instances, by name or by their 8 hex digits. One that is not there is an error, which names those that are, unless O(state=absent).
     type: list
     elements: str
     required: true
@@ -30,8 +30,9 @@ options:
     description:
       - V(present) makes the backup where there is none of that name.
       - V(created) makes it now; that there is one of that name already is an error.
-      - V(absent) removes the file.
-      - V(restored) puts the backup in the place of the instance's disk, each time. The instance must be off, and stays off.
+      - V(absent) removes the file, also of an instance that is not there any more.
+      - V(restored) puts the backup in the place of the instance's disk, each time. The instance must be off, and stays off. That disk may be broken or lost;
+        where it does not say any more which image it stands on, that is the one in the instance's label C(image), unless its label C(copy) is true.
     type: str
     choices: [present, created, absent, restored]
     required: true
@@ -39,7 +40,7 @@ options:
     description:
       - The folder on the node that has the backups, by default C(lib/backups) below O(root). It is not removed by C(ikcloud.compute.teardown) as long as it
         holds any.
-      - In another filesystem, C(lib/volumes) must have room for one backup meanwhile if the instance runs.
+      - If the instance runs, C(lib/volumes) must have room for one more copy meanwhile, unless it is the same filesystem and that shares blocks.
     type: path
   compress:
     description: Whether to compress, which takes several times as long.
@@ -138,7 +139,7 @@ results:
     action: {description: V(update) or V(none)., type: str}
     changed: {description: Whether anything was done., type: bool}
     reasons: {description: "Why, a phrase each.", type: list, elements: str}
-    id: {description: Its 8 hex digits., type: str}
+    id: {description: "Its 8 hex digits, empty for one that is not there any more.", type: str}
     backup: {description: The backup's name., type: str}
     path: {description: Its file., type: str}
 diff:

@@ -161,7 +161,6 @@ instances:
       restart_required: false
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -202,10 +201,10 @@ def describe(instance: Instance, layout: Layout, console_lines: int) -> dict[str
         "qmp": where.qmp,
         "restart_required": bool(reasons),
         "restart_reason": "; ".join(reasons),
-        "snapshots": _snapshots(instance.id, about["disks"]),
+        "snapshots": _snapshots(instance.id, about["disks"], layout),
     }
     if console_lines > 0:
-        entry["console_tail"] = _tail(where.console_log, console_lines)
+        entry["console_tail"] = _tail(where.console_log, console_lines, layout)
     return entry
 
 
@@ -224,22 +223,21 @@ def _sizes(path: str, layout: Layout) -> dict[str, int | None]:
         return {"virtual_size": None, "actual_size": None}
 
 
-def _snapshots(identifier: str, disks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _snapshots(identifier: str, disks: list[dict[str, Any]], layout: Layout) -> list[dict[str, Any]]:
     try:
-        held = read_snapshots(disks[0]["path"]) if disks else {}
+        held = read_snapshots(disks[0]["path"], layout.root) if disks else {}
     except ComputeError:
         return []  # a broken image: whoever uses it is told
     return [snapshot.facts(name) for name, snapshot in own_snapshots(identifier, held).items()]
 
 
-def _tail(path: str, lines: int) -> list[str]:
+def _tail(path: str, lines: int, layout: Layout) -> list[str]:
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with qcow2.plain_file(path, layout.root) as (stream, entry):
+            stream.seek(max(0, entry.st_size - TAIL_BYTES))
+            text = stream.read(TAIL_BYTES).decode(errors="replace")
     except OSError:
         return []
-    with os.fdopen(handle, "rb") as stream:
-        stream.seek(max(0, os.fstat(stream.fileno()).st_size - TAIL_BYTES))
-        text = stream.read(TAIL_BYTES).decode(errors="replace")
     return text.replace("\r", "").rstrip("\n").split("\n")[-lines:]
 
 

@@ -187,7 +187,7 @@ class Compiler:
         return {
             "node": node, "image": instance.image, "user": instance.user, "networks": [nic.network for nic in instance.nics],
             "addresses": [self.addresses.by_instance[instance.name][nic.network] for nic in instance.nics],
-            **({"protect": True} if instance.protect else {}),
+            **({"protect": True} if instance.protect else {}), **({"copy": True} if instance.copy else {}),
         }  # fmt: skip
 
     def instances(self) -> dict[str, Item]:

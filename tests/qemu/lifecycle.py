@@ -103,3 +103,16 @@ def killed_after(patch: pytest.MonkeyPatch, number: int) -> None:
         return name, None
 
     patch.setattr(engine, "_apply_item", step)
+
+
+def before_step(patch: pytest.MonkeyPatch, start: str, action: Callable[[], Any]) -> None:
+    """Have something happen before the one step whose text begins with that."""
+    really = engine._apply_item
+
+    def step(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]:
+        (place,) = [number for number, one in enumerate(steps) if one.text.startswith(start)]
+        before = really(name, steps[:place])
+        action()
+        return before if before[1] else really(name, steps[place:])
+
+    patch.setattr(engine, "_apply_item", step)

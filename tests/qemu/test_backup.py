@@ -9,9 +9,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils.backup_kind import BackupKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, NODE, CopyDisk, target_path
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
@@ -21,13 +25,14 @@ from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     ID,
     Killed,
     Volume,
+    act,
     backup,
+    before_step,
     both,
     holds,
     killed_after,
     pid,
     power,
-    snapshot,
     socket_of,
     write,
     write_running,
@@ -136,6 +141,20 @@ def test_restore_killed_at_every_step(root: Path, run: Converge, volume: Volume,
     pytest.fail("it never came to its end")
 
 
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_disk_is_not_replaced_under_a_guest_that_was_started_meanwhile(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, aside: bool
+) -> None:
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(grace=0, power="stopped")])
+    backup(root, "present")
+    write(disk, 2)
+    before_step(monkeypatch, f"mv -T {disk.parent}/.{disk.name}.new {disk}", lambda: subprocess.run([root / f"run/instances/compute-{ID}/start"], check=True))
+    assert f"{disk} is in use by a running QEMU. Stop its instance first" in backup(root, "restored", aside=aside)["msg"]
+    assert holds(disk, 2) and not (disk.parent / f".{disk.name}.new").exists()
+
+
 def test_a_job_that_goes_on_after_a_kill_is_ended(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     """The module is killed while QEMU copies, which goes on with it: the next run ends that and begins anew."""
     disk = volume(ID)
@@ -157,6 +176,88 @@ def test_a_job_that_goes_on_after_a_kill_is_ended(root: Path, run: Converge, vol
     assert holds(root / "lib/backups/one/nightly.qcow2", 1)
     with Qmp(socket_of(root)) as qmp:
         assert qmp.execute("query-jobs") == []
+
+
+@pytest.mark.parametrize("broken", ["lost", "corrupt", "foreign", "without its image"])
+@pytest.mark.parametrize("aside", [False, True])
+@pytest.mark.parametrize("labels", [{"image": "base"}, {"image": "base", "copy": True}, {"image": "../base"}, {}])
+def test_restore_when_the_disk_is_broken(root: Path, run: Converge, broken: str, aside: bool, labels: dict[str, Any]) -> None:
+    """That is when a backup is needed."""
+    base = root / "lib/images/base.img"
+    base.parent.mkdir()
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(base), "16M"], check=True)
+    write(base, 9, "4M")
+    disk = root / f"lib/volumes/compute-{ID}.img"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(base), str(disk)], check=True)
+    write(disk, 1)
+    run([machine(power="stopped", labels=labels)])
+    backup(root, "created")
+    on_image = labels == {"image": "base"} and broken != "without its image"
+    if broken == "lost":
+        disk.unlink()
+    elif broken == "corrupt":
+        disk.write_bytes(b"QFI\xfb" + b"\xff" * 4096)
+    elif broken == "foreign":
+        subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd", str(disk)], check=True)
+    else:
+        base.unlink()
+    done = both(backup, root, "restored", aside=aside)
+    assert holds(disk, 1) and holds(disk, 9, "4M")
+    assert ("backing file:" in subprocess.run(["qemu-img", "info", str(disk)], check=True, capture_output=True, text=True).stdout) is on_image
+    (said,) = [words for words in done["warn"] if "Its disk is restored all the same" in words]
+    assert (f"on the image {base}" in said) is on_image and ("on no image" in said) is not on_image
+    assert (root / "lib/volumes/kept").exists() is (aside and broken != "lost")
+
+
+def test_a_backup_is_removed_whatever_has_become_of_its_instance(root: Path, run: Converge, volume: Volume) -> None:
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(grace=0)])
+    for name in ("first", "second", "third"):
+        backup(root, "created", name=name)
+    os.unlink(socket_of(root))  # it runs, and nobody reaches it
+    with pytest.raises(ComputeError, match="does not answer"):
+        backup(root, "created", name="fourth")
+    both(backup, root, "absent", name="first")
+    run([machine(grace=0)], state="absent")
+    disk.unlink()
+    both(backup, root, "absent", name="second")
+    assert os.listdir(root / "lib/backups/one") == ["third.qcow2"]
+    for name in ("../one", "one/../one"):
+        with pytest.raises(ComputeError, match="is not a valid name"):
+            act(BackupKind, root, "absent", name="third", instances=[name])
+    both(backup, root, "absent", name="third")
+    assert not (root / "lib/backups").exists()
+    assert not backup(root, "absent", name="third")["changed"]
+    with pytest.raises(ComputeError, match="There is no instance one on this node"):
+        backup(root, "restored", name="third")
+
+
+def test_others_can_talk_to_qemu_while_it_copies(root: Path, run: Converge, volume: Volume) -> None:
+    """QEMU serves one conversation at a time: a backup that takes hours holds none, so that the guest's power button can be pressed."""
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(grace=0)])
+    socket = socket_of(root)
+    job = {"job-id": JOB, "target": NODE, "sync": "full", "speed": 4 << 20, "auto-dismiss": False}
+    with Qmp(socket) as qmp:
+        nodes = [node["node-name"] for node in qmp.execute("query-named-block-nodes") if node["file"] == str(disk) and node["drv"] == "qcow2"]
+        qmp.execute("blockdev-add", {"driver": "null-co", "node-name": NODE, "size": 16 << 20, "read-zeroes": True})
+    step = CopyDisk((), socket, "blockdev-backup", {**job, "device": nodes[0]}, stage=0, made=str(root / "none"))
+    with ThreadPoolExecutor() as pool:
+        copying = pool.submit(step.run)
+        until = time.monotonic() + 10
+        while time.monotonic() < until and not copying.done():
+            with Qmp(socket, 2) as qmp:
+                if qmp.execute("query-jobs"):
+                    break
+        time.sleep(1.5)
+        asked = time.monotonic()
+        assert not copying.done() and status(socket, 5) == "running" and time.monotonic() - asked < 1
+        with Qmp(socket, 2) as qmp:
+            qmp.execute("job-cancel", {"id": JOB})
+        with pytest.raises(ComputeError, match="QEMU could not do blockdev-backup"):
+            copying.result(timeout=10)
 
 
 def test_backup_that_does_not_fit_leaves_nothing(root: Path, run: Converge, volume: Volume) -> None:
@@ -197,44 +298,3 @@ def test_in_another_filesystem(root: Path, run: Converge, volume: Volume) -> Non
         assert holds(disk, 1)
         both(backup, root, "absent", folder=folder)
         assert not os.path.exists(f"{folder}/one") and os.path.exists(folder)
-
-
-def test_foreign_and_forged_backups(root: Path, run: Converge, volume: Volume, tmp_path: Path) -> None:
-    disk = volume(ID)
-    write(disk, 1)
-    run([machine(power="stopped")])
-    file = root / "lib/backups/one/nightly.qcow2"
-    file.parent.mkdir(parents=True)
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"\7" * (1 << 20))
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(secret), str(file)], check=True)
-    for state in ("present", "created", "absent"):
-        with pytest.raises(ComputeError, match=r"ikcloud\.compute did not make it; it was not touched"):
-            backup(root, state)
-    with pytest.raises(ComputeError, match="not a whole qcow2 image that holds all of its data itself"):
-        backup(root, "restored")
-    # One that was copied away and back has lost its mark, and is as good as before.
-    backup(root, "created", name="other")
-    write(disk, 2)
-    moved = file.with_name("moved.qcow2")
-    shutil.copyfile(file.with_name("other.qcow2"), moved)
-    both(backup, root, "restored", name="moved", aside=False)
-    assert holds(disk, 1)
-
-
-def test_a_disk_that_leads_elsewhere_is_not_read_as_root(root: Path, run: Converge, volume: Volume, tmp_path: Path) -> None:
-    """The disk and the script that names it are QEMU's user's: what they lead to is not copied where that user's guest could read it."""
-    disk = volume(ID)
-    run([machine(power="stopped")])
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"\7" * (1 << 20))
-    subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", str(secret), str(disk)], check=True)
-    for call in (backup, snapshot):
-        with pytest.raises(ComputeError, match=r"stands on .*secret, which is no image in"):
-            call(root, "present")
-    disk.unlink()
-    disk.symlink_to(secret)
-    for call in (backup, snapshot):
-        with pytest.raises(ComputeError, match="is no plain file"):
-            call(root, "present")
-    assert not (root / "lib/backups").exists()

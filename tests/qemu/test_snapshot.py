@@ -47,7 +47,7 @@ def test_snapshot_of_one_that_is_off(root: Path, run: Converge, volume: Volume) 
     # Somebody's own snapshot is nothing to us.
     subprocess.run(["qemu-img", "snapshot", "-c", "clean", str(disk)], check=True)
     both(snapshot, root, "absent")
-    assert list(read_snapshots(str(disk))) == ["clean"]
+    assert list(read_snapshots(str(disk), str(root))) == ["clean"]
     assert not snapshot(root, "absent")["changed"]
     # A disk that grew since is as large as it was.
     snapshot(root, "present")
@@ -63,8 +63,8 @@ def test_snapshot_of_one_that_runs(root: Path, run: Converge, volume: Volume) ->
     one = pid(root)
     done = both(snapshot, root, "created")
     assert [line.split("/")[-1].split(" ")[1] for line in done["commands"]] == ["snapshot-save", "job-dismiss"]
-    held = read_snapshots(str(disk))[tag_of(ID, "clean")]
-    assert held.memory > 0 and tag_of(ID, "clean") in read_snapshots(str(data))
+    held = read_snapshots(str(disk), str(root))[tag_of(ID, "clean")]
+    assert held.memory > 0 and tag_of(ID, "clean") in read_snapshots(str(data), str(root))
     assert subprocess.run(["qemu-img", "snapshot", "-U", "-l", str(disk)], check=True, capture_output=True, text=True).stdout.count("clean") == 1
     write_running(root, 2)
     assert holds(disk, 2)
@@ -91,7 +91,7 @@ def test_snapshot_of_one_that_runs(root: Path, run: Converge, volume: Volume) ->
     assert holds(disk, 1) and pid(root) not in (0, one)
     done = both(snapshot, root, "absent")
     assert done["after"]["one"]["snapshots"] == ["off"]
-    assert list(read_snapshots(str(disk))) == list(read_snapshots(str(data))) == [tag_of(ID, "off")]
+    assert list(read_snapshots(str(disk), str(root))) == list(read_snapshots(str(data), str(root))) == [tag_of(ID, "off")]
 
 
 def test_a_disk_added_since_is_not_torn_from_the_others(root: Path, run: Converge, volume: Volume) -> None:
@@ -127,7 +127,7 @@ def test_snapshot_killed_at_every_step(root: Path, run: Converge, volume: Volume
                 assert number > 1
                 return
         assert "msg" not in snapshot(root, state)
-        assert [tag_of(ID, "clean") in read_snapshots(str(path)) for path in (disk, data)] == [state != "absent"] * 2
+        assert [tag_of(ID, "clean") in read_snapshots(str(path), str(root)) for path in (disk, data)] == [state != "absent"] * 2
         assert holds(disk, 1)
         if runs:
             with Qmp(socket_of(root)) as qmp:

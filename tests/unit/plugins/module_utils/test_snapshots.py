@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 import subprocess
 import time
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import Snapshot, own_snapshots, parse_table, read_snapshots, tag_of
+from ansible_collections.ikcloud.compute.plugins.modules import instance_info
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,28 +55,43 @@ def test_anything_else_is_an_error_that_is_known(data: bytes, count: int) -> Non
 def test_a_real_image(tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "1M"], check=True)
-    assert read_snapshots(str(image)) == {}
+    assert read_snapshots(str(image), str(tmp_path)) == {}
     began = int(time.time())
     for tag in ("compute-0a1b2c3d.first", "somebody's", "compute-0a1b2c3d.second", "compute-ffffffff.first"):
         subprocess.run(["qemu-img", "snapshot", "-c", tag, str(image)], check=True)
-    found = read_snapshots(str(image))
+    found = read_snapshots(str(image), str(tmp_path))
     assert len(found) == 4 and all(began <= entry.seconds <= time.time() and entry.memory == 0 for entry in found.values())
     assert list(own_snapshots("0a1b2c3d", found)) == ["first", "second"]
     subprocess.run(["qemu-img", "snapshot", "-d", tag_of("0a1b2c3d", "first"), str(image)], check=True)
-    assert list(own_snapshots("0a1b2c3d", read_snapshots(str(image)))) == ["second"]
+    assert list(own_snapshots("0a1b2c3d", read_snapshots(str(image), str(tmp_path)))) == ["second"]
 
 
 def test_what_is_no_image_holds_none(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(b"\0" * 4096)
     (tmp_path / "short").write_bytes(b"QFI\xfb")
-    assert [read_snapshots(str(tmp_path / name)) for name in ("raw", "short", "none")] == [{}, {}, {}]
+    assert [read_snapshots(str(tmp_path / name), str(tmp_path)) for name in ("raw", "short", "none")] == [{}, {}, {}]
     broken = tmp_path / "broken"
     broken.write_bytes(b"QFI\xfb" + b"\0" * 56 + struct.pack(">IQ", 1, 1 << 40) + b"\0" * 100)
     with pytest.raises(ComputeError, match="table of snapshots is out of bounds"):
-        read_snapshots(str(broken))
+        read_snapshots(str(broken), str(tmp_path))
     broken.write_bytes(b"QFI\xfb" + b"\0" * 56 + struct.pack(">IQ", 3, 72) + b"\0" * 10)
     with pytest.raises(ComputeError, match="table of snapshots is broken"):
-        read_snapshots(str(broken))
+        read_snapshots(str(broken), str(tmp_path))
+
+
+def test_only_a_plain_file_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening alone does something to a terminal, a watchdog or a tape."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    opened: list[int] = []
+    with monkeypatch.context() as patch:
+        really = os.open
+        patch.setattr(os, "open", lambda path, flags, *more, **named: opened.append(flags) or really(path, flags, *more, **named))
+        assert [read_snapshots(str(tmp_path / name), str(tmp_path)) for name in ("pipe", "link")] == [{}, {}]
+    assert len(opened) == 2 and all(flags & os.O_PATH for flags in opened)
+    assert instance_info._tail(str(tmp_path / "pipe"), 3, Layout("/nowhere")) == []
+    (tmp_path / "log").write_text("one\r\ntwo\nthree\n", encoding="utf-8")
+    assert instance_info._tail(str(tmp_path / "log"), 2, Layout("/nowhere")) == ["two", "three"]
 
 
 def test_facts() -> None:

@@ -26,13 +26,18 @@ def plan(state: str, power: str, by_systemd: bool = True, said: str | None = Non
     validated = ArgumentSpecValidator(argument_spec(PowerKind)).validate({"instances": ["web-1"], "state": state, **params})
     assert not validated.error_messages
     kind = PowerKind(validated.validated_parameters)
-    off = power in ("stopped", "failed")
-    unit = {"ActiveState": {"stopped": "inactive", "failed": "failed", "stopping": "deactivating"}.get(power, "active")} if by_systemd else {}
+    off = power in ("stopped", "failed", "awaited")
+    unit = (
+        {"ActiveState": {"stopped": "inactive", "failed": "failed", "stopping": "deactivating", "awaited": "activating"}.get(power, "active")}
+        if by_systemd
+        else {}
+    )
     instance = Instance("web-1", "0a1b2c3d", FOLDER, pid=0 if off else 77, unit=unit, owner="compute-service")
     instance.options = [] if by_systemd else [("-daemonize", "")]
     kind.first["web-1"] = instance.pid
     kind.states["0a1b2c3d"] = said or (None if off else {"paused": "paused"}.get(power, "running"))
-    found = Found({"id": "0a1b2c3d", "power": "stopped" if power == "failed" else power}, True, instance)
+    assert power == "paused" or instance.power == {"failed": "stopped", "awaited": "running"}.get(power, power) or not by_systemd
+    found = Found({"id": "0a1b2c3d", "power": {"failed": "stopped", "awaited": "running"}.get(power, power)}, True, instance)
     change = kind.change({"name": "web-1"}, found)
     assert [step.stage for step in change.steps] == sorted(step.stage for step in change.steps)  # type: ignore[attr-defined]  # all of ours have one
     return [step.text for step in change.steps], change.reasons, change
@@ -51,6 +56,9 @@ CONT, PAUSE = f"{QMP} cont '{{}}'", f"{QMP} stop '{{}}'"
         ("started", "stopped", [START]),
         ("started", "failed", [f"systemctl reset-failed {UNIT}", START]),
         ("started", "stopping", [START]),
+        ("started", "awaited", [START]),
+        ("stopped", "awaited", [STOP]),
+        ("restarted", "awaited", [STOP, START]),
         ("started", "paused", [CONT]),
         ("resumed", "paused", [CONT]),
         ("resumed", "running", []),
