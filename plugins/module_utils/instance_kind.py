@@ -221,11 +221,13 @@ class InstanceKind(Kind):
         gone = [path for path in systemd.shared_files(self.layout) if path in self.shared] if last and self._template_is_ours() else []
         if stale or 0 in touched or any(found.raw.unit.get("NeedDaemonReload") == "yes" for found in have.values()):
             change.steps.append(Run(("systemctl", "daemon-reload"), stage=1))
+        links = list(map(systemd.unit, sorted(enable)))
         if declared and not self.timer:
             # Started first, so that one that is enabled was started, even if this run is killed in between.
-            change.steps += [Run(("systemctl", verb, systemd.TIMER), stage=2) for verb in ("start", "enable")]
-        if enable:
-            change.steps.append(Run(("systemctl", "enable", *map(systemd.unit, sorted(enable))), stage=2))
+            change.steps.append(Run(("systemctl", "start", systemd.TIMER), stage=2))
+            links.insert(0, systemd.TIMER)
+        if links:  # all at once: each call has systemd read all of its units again
+            change.steps.append(Run(("systemctl", "enable", *links), stage=2))
         if disable:
             change.steps.append(Run(("systemctl", "disable", *map(systemd.unit, sorted(disable))), stage=2))
         if gone:
