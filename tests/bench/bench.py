@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class Bench:
             note(NO_CHANGE, SITE, count, self._site(count))
         self.figures.tasks[count] = self._tasks(count)
         self._site(0)
-        note(CREATE, VIRSH, count, node.seconds(contestants.virsh(count)))
+        note(CREATE, VIRSH, count, node.seconds(contestants.network() + contestants.virsh(contestants.names(count))))
         self._expect(count)
         if first:
             note(NO_CHANGE, LOOP, count, self._loop(libvirt, count, changes=False))
@@ -119,7 +120,10 @@ class Bench:
         for _ in range(3):
             self._note(NO_CHANGE, SITE, 1, self._site(1))
         self._site(0)
-        self.node.sh(contestants.virsh(most))
+        self.node.sh(contestants.network())
+        listed = contestants.names(most)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(self.node.sh, (contestants.virsh(listed[::2]), contestants.virsh(listed[1::2]))))
         self._expect(most)
         self._note(NO_CHANGE, LOOP, most, self._loop(libvirt, most, changes=False))
         self.node.sh(contestants.without_libvirt())

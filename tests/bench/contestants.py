@@ -11,6 +11,7 @@ from machine import IMAGE, PLACE
 
 MEMORY = 64  # MiB
 BRIDGE = "br-bench"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEE nobody"
 
 
 def names(count: int) -> list[str]:
@@ -24,7 +25,7 @@ def declaration(count: int, purge: bool = False) -> dict[str, Any]:
     return {
         "cloud_images": {"empty": {"path": IMAGE}} if count else {},
         "cloud_networks": {"blue": {"vni": 88, "cidr": "192.168.88.0/24", "nat": True}} if count else {},
-        "cloud_instances": specs,
+        "cloud_instances": specs, "cloud_ssh_keys": [KEY],
         "cloud_purge": purge, "cloud_purge_limit": 200, "cloud_purge_volumes": True,
     }  # fmt: skip
 
@@ -64,6 +65,7 @@ users:
   - name: ubuntu
     sudo: ALL=(ALL) NOPASSWD:ALL
     shell: /bin/bash
+    ssh_authorized_keys: [{KEY}]
 END
 cat >{PLACE}/{name}/meta-data <<'END'
 instance-id: {name}
@@ -142,12 +144,11 @@ def domain(name: str) -> str:
 """
 
 
-def virsh(count: int, first: int = 1) -> str:
+def virsh(listed: list[str]) -> str:
     """Give ``virsh define`` and ``virsh start`` for each."""
-    head = network() if first == 1 else ""
-    return head + "".join(
+    return "".join(
         f"{files(name)}cat >{PLACE}/{name}/domain.xml <<'END'\n{domain(name)}END\nvirsh -q define {PLACE}/{name}/domain.xml\nvirsh -q start {name}\n"
-        for name in names(count)[first - 1 :]
+        for name in listed
     )
 
 

@@ -139,5 +139,7 @@ def leader(pid: int) -> int:
 def environment(venv: Path, folder: Path, **more: Any) -> dict[str, str]:
     """Give the environment of an ansible-playbook, the same for all that are compared: nobody's own settings, compiled modules kept."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON", "IKCLOUD_"))}
+    settings = folder / "ansible.cfg"
+    settings.touch()
     path = f"{venv / 'bin'}:{kept['PATH']}"
-    return {**kept, "PATH": path, "PYTHONPYCACHEPREFIX": str(folder / "pycache"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": os.devnull, **more}
+    return {**kept, "PATH": path, "PYTHONPYCACHEPREFIX": str(folder / "pycache"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(settings), **more}
