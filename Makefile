@@ -36,6 +36,7 @@ lint: venv ## Check style, types and documentation
 	ruff check .
 	ruff format --check .
 	mypy lab tests/tools
+	MYPYPATH=tests/bench:. mypy tests/bench
 	MYPYPATH=.venv/collections mypy -p ansible_collections.ikcloud.compute.plugins
 	yamllint --strict .
 	ansible-lint --strict
@@ -61,6 +62,9 @@ guests: venv ## Change, restart and rebuild guests with somebody logged in (in c
 	tests/tools/packages
 	python -m pytest -q tests/lifecycle
 
+bench: venv ## Measure site beside the bare commands, libvirt and a loop over community.libvirt (MANY=20 MOST=100 ROUNDS=2)
+	IKCLOUD_MANY=$(MANY) IKCLOUD_MOST=$(MOST) IKCLOUD_ROUNDS=$(ROUNDS) python -m pytest -q tests/bench
+
 artifact: venv ## Build the collection, install it into an empty folder, and use it from there
 	tests/tools/artifact
 
@@ -70,4 +74,4 @@ molecule: venv ## Run the cloud on the two nodes and look at all of it
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
 
-.PHONY: help venv demo lab-up lab-down test lint unit real kill pairs guests artifact molecule clean
+.PHONY: help venv demo lab-up lab-down test lint unit real kill pairs guests bench artifact molecule clean

@@ -14,7 +14,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Chan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import is_marked
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Run, Step, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Run, Step, Write, enable_units
 
 UNIT = "compute-networks.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
@@ -163,7 +163,8 @@ class Boot:
                 steps.append(Run(("systemctl", "daemon-reload"), stage=STAGE_UNIT))
             if not self.enabled:
                 # Started, as it is after a reboot (replaying what is there changes nothing), and first, so that one that is enabled was started.
-                steps += [Run(("systemctl", verb, UNIT), stage=STAGE_UNIT) for verb in ("start", "enable")]
+                steps.append(Run(("systemctl", "start", UNIT), stage=STAGE_UNIT))
+                steps.append(enable_units([UNIT], self.unit != text, STAGE_UNIT))
         new = self.unit is None if self.systemd else "up" not in self.files
         return [Change(UNIT, "create" if new else "update", steps=steps, reasons=[] if new else ["it differs"])] if steps else []
 

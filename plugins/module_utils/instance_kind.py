@@ -18,7 +18,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_wor
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, folder_drift, root_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask, Planner
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp_script import qmp_script
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write, read_plain
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write, enable_units, read_plain
 from ansible_collections.ikcloud.compute.plugins.module_utils.stop_script import stop_script
 
 SUBOPTIONS: Item = {
@@ -224,13 +224,16 @@ class InstanceKind(Kind):
             self._share(change)
         stale = any(step.path.startswith(systemd.UNIT_FOLDER) for step in change.steps if isinstance(step, Write))
         gone = [path for path in systemd.shared_files(self.layout) if path in self.shared] if last and self._template_is_ours() else []
-        if stale or 0 in touched or any(found.raw.unit.get("NeedDaemonReload") == "yes" for found in have.values()):
+        reload = stale or 0 in touched or any(found.raw.unit.get("NeedDaemonReload") == "yes" for found in have.values())
+        if reload:
             change.steps.append(Run(("systemctl", "daemon-reload"), stage=1))
+        links = list(map(systemd.unit, sorted(enable)))
         if declared and not self.timer:
             # Started first, so that one that is enabled was started, even if this run is killed in between.
-            change.steps += [Run(("systemctl", verb, systemd.TIMER), stage=2) for verb in ("start", "enable")]
-        if enable:
-            change.steps.append(Run(("systemctl", "enable", *map(systemd.unit, sorted(enable))), stage=2))
+            change.steps.append(Run(("systemctl", "start", systemd.TIMER), stage=2))
+            links.insert(0, systemd.TIMER)
+        if links:
+            change.steps.append(enable_units(links, reload, stage=2))
         if disable:
             change.steps.append(Run(("systemctl", "disable", *map(systemd.unit, sorted(disable))), stage=2))
         if gone:

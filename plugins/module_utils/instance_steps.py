@@ -22,6 +22,8 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, 
 
 # QEMU answers within 70 ms; many at once on a node that is itself emulated take their time.
 START_LIMIT = 60.0
+# Before that a QEMU that has not made its pidfile is more likely busy than dead, and asking systemd takes a process each time.
+ASK_AFTER = 0.5
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class StartInstance(Run):
 
     def run(self) -> None:
         super().run()
-        until = time.monotonic() + START_LIMIT
-        state, pause = "no answer", 0.02
+        until, ask = time.monotonic() + START_LIMIT, time.monotonic() + ASK_AFTER
+        state, pause = "no answer", 0.01
         while time.monotonic() < until:
             if locked_by(self.pidfile):
                 try:
@@ -65,11 +67,11 @@ class StartInstance(Run):
                     return
                 if state in ("io-error", "internal-error", "guest-panicked"):
                     break
-            elif not self.unit or self._failed():
+            elif not self.unit or (time.monotonic() >= ask and self._failed()):
                 state = "it has ended"
                 break
             time.sleep(pause)
-            pause = min(0.5, pause * 1.5)  # asking systemd takes a process each time
+            pause = min(0.5, pause * 1.5)
         words = systemd.journal_tail(self.unit) if self.unit else ""
         raise ComputeError(f"QEMU was started with `{self.text}` and does not run: {state}." + (f" It last said: {words}" if words else ""))
 

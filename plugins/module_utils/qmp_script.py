@@ -53,7 +53,10 @@ def main():
     words = [word for word in sys.argv[1:] if word != "--wait"]
     if len(words) not in (1, 2):
         sys.exit("usage: qmp [--wait] COMMAND [ARGUMENTS as JSON]")
-    message = {"execute": words[0], **({"arguments": json.loads(words[1])} if words[1:] else {})}
+    try:
+        message = {"execute": words[0], **({"arguments": json.loads(words[1])} if words[1:] else {})}
+    except ValueError:
+        sys.exit("qmp: the arguments are not JSON: " + words[1])
     try:
         lines = connect(30 if "--wait" in sys.argv[1:] else 0)
         lines.readline()

@@ -51,7 +51,7 @@ class Harness:
 
     def converge(self, declaration: dict[str, Any]) -> dict[str, Any]:
         """Run until nothing is to do any more (once, twice if need be), and take the picture."""
-        for _ in range(2):
+        for _round in range(2):
             outcomes = self.site.run(declaration)
             assert not any(outcome.failed for outcome in outcomes.values()), [outcome.failed for outcome in outcomes.values()]
         assert not any(outcome.commands for outcome in outcomes.values()), [outcome.commands for outcome in outcomes.values()]

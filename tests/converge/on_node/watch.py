@@ -190,7 +190,7 @@ def begin(notes: int, kill: dict[str, Any] | None, points: bool) -> None:
 
     qmp.Qmp.execute = watched
     subprocess.Popen = Popen  # type: ignore[misc]
-    sys.addaudithook(lambda event, arguments: WATCH.hook(event, arguments))
+    sys.addaudithook(WATCH.hook)
 
 
 def _below(kind: Any) -> list[Any]:

@@ -98,9 +98,9 @@ def _share(change: Change, kind: InstanceKind, made: dict[str, Found]) -> None:
             kind.shared[step.path] = (step.content, step.mode)
         elif isinstance(step, Remove):
             kind.shared.pop(step.path)
-        elif isinstance(step, Run) and systemd.TIMER in step.argv:
-            kind.timer = step.argv[1] == "enable"
         elif isinstance(step, Run) and step.argv[1] in ("enable", "disable"):
+            if systemd.TIMER in step.argv:
+                kind.timer = step.argv[1] == "enable"
             for found in made.values():
                 if systemd.unit(found.raw.id) in step.argv:
                     found.raw.enabled = step.argv[1] == "enable"

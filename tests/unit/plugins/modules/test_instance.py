@@ -44,8 +44,7 @@ def test_create_with_systemd() -> None:
         *SHARED,
         "systemctl daemon-reload",
         "systemctl start compute-console.timer",
-        "systemctl enable compute-console.timer",
-        f"systemctl enable {UNIT}",
+        f"systemctl enable --no-reload compute-console.timer {UNIT}",
         f"systemctl start {UNIT}",
     ]
     assert changes[0].action == "create"
@@ -138,7 +137,7 @@ def test_from_alone_to_systemd() -> None:
     have["web-1"].raw.owner = "compute-service"
     changes, have = after(again(kind, TALK), have)
     assert changes[0].restart_reason == "supervisor is none, declared systemd"
-    assert f"systemctl enable {UNIT}" in commands(changes)
+    assert f"systemctl enable --no-reload compute-console.timer {UNIT}" in commands(changes)
     changes, have = after(again(kind, TALK, restart="when_required"), have)
     assert commands(changes)[-1] == f"runuser -u compute-service -- {FOLDER}/stop && systemctl start {UNIT}"
 

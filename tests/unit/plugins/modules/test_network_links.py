@@ -264,7 +264,7 @@ def test_the_unit_comes_with_the_first_bridge_and_goes_with_the_last() -> None:
         "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-networks.service",
         "systemctl daemon-reload",
         "systemctl start compute-networks.service",
-        "systemctl enable compute-networks.service",
+        "systemctl enable --no-reload compute-networks.service",
     ]
     assert told(Tap, [TAP], {}, None) == told(Tunnel, [TUNNEL], {}, None) == []
     files: dict[str, str] = {}

@@ -1,0 +1,145 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The node of the bench: a container with libvirt beside what our nodes have, and a firmware that halts at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(PROJECT))
+
+from lab import apt  # noqa: E402
+from lab.cluster import Cluster  # noqa: E402
+from lab.container import Containers  # noqa: E402
+from lab.host import os_release  # noqa: E402
+from lab.settings import Settings, node_name, underlay_address  # noqa: E402
+
+PACKAGES = ("libvirt-daemon-system", "libvirt-clients", "virtinst", "python3-libvirt", "python3-lxml")
+PLACE = "/var/lib/libvirt/images/bench"  # where libvirt's users keep disks
+IMAGE = f"{PLACE}/empty.qcow2"
+# QEMU's q35 and pc machines begin 16 bytes below the top of the BIOS, with interrupts off: HLT there is for good.
+BIOS = "/usr/share/seabios/bios-256k.bin"
+HALT = b"\xf4" * 240 + b"\xf4\xeb\xfd".ljust(16, b"\xf4")
+
+
+class Node:
+    """One node that runs, and what is measured on it.
+
+    :ivar inventory: Of this node alone, for ansible-playbook.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        found = Settings.from_environment()
+        run = Path(os.environ.get("IKCLOUD_LAB_RUN") or found.cache / "bench")
+        ports: dict[str, Any] = {} if os.environ.get("IKCLOUD_LAB_SSH_PORT") else {"ssh_port": 22501, "http_port": 22580, "underlay_port": 22590}
+        self.settings = dataclasses.replace(found, kind="container", nodes=1, run=run, **ports)
+        self.name = node_name(1)
+        self.folder = folder
+        self.inventory = folder / "inventory.json"
+        self._enter: list[str] = []
+
+    def up(self) -> None:
+        """Start it, and install what the bench needs."""
+        cluster = Cluster(self.settings)
+        cluster.up()
+        containers = Containers(self.settings)
+        process = containers.running(self.name)
+        assert process
+        self._enter = ["nsenter", f"--target={leader(process)}"]
+        variables = {
+            "ansible_host": "127.0.0.1", "ansible_port": cluster.ports()[self.name], "ansible_user": "root", "ansible_pipelining": True,
+            "ansible_ssh_common_args": f"-F {self.settings.run}/ssh_config", "ansible_python_interpreter": "/usr/bin/python3",
+            "compute_underlay_address": underlay_address(1), **containers.variables(),
+        }  # fmt: skip
+        self.inventory.write_text(json.dumps({"compute_nodes": {"hosts": {self.name: variables}}}, indent=2))
+        if not self.sh("command -v virt-install || true"):
+            self._install()
+
+    def down(self) -> None:
+        """Remove it, and whatever runs on it."""
+        Cluster(self.settings).down()
+
+    def sh(self, script: str, network: bool = True) -> str:
+        """Run a script on it, which must succeed, and give what it prints.
+
+        :param network: Whether in its own network; else in this machine's, which has a mirror.
+        """
+        spaces = ["--mount", "--uts", "--ipc", "--pid", "--cgroup", *(["--net"] if network else [])]
+        environment = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "HOME=/root"]
+        done = subprocess.run([*self._enter, *spaces, *environment, "sh", "-eu"], input=script, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, f"{script[-600:]}\nfailed with {done.returncode}: {done.stdout[-1500:]} {done.stderr[-3000:]}"
+        return done.stdout
+
+    def seconds(self, script: str) -> float:
+        """Run a script on it, and give how long that took."""
+        began = time.monotonic()
+        self.sh(script)
+        return time.monotonic() - began
+
+    def put(self, files: dict[str, bytes]) -> None:
+        """Write files on it, by their absolute paths."""
+        bundle = io.BytesIO()
+        with tarfile.open(fileobj=bundle, mode="w") as archive:
+            for path, content in files.items():
+                entry = tarfile.TarInfo(path.lstrip("/"))
+                entry.size, entry.mode = len(content), 0o644
+                archive.addfile(entry, io.BytesIO(content))
+        subprocess.run([*self._enter, "--mount", "tar", "-x", "-C", "/"], input=bundle.getvalue(), check=True)
+
+    def qemus(self) -> int:
+        """Count the QEMUs that run on it."""
+        return int(self.sh("pgrep -c qemu-system || true"))
+
+    def libvirt_version(self) -> str:
+        return self.sh("virsh --version").strip()
+
+    def _install(self) -> None:
+        """Install from this machine's own mirror, over this machine's network, into the node's own files."""
+        sources = "".join(f"{line}\n" for line in apt.distribution_sources(os_release()["VERSION_CODENAME"]))
+        settings = "".join(f"{line}\n" for line in apt.settings())
+        self.put({
+            "/etc/apt/sources.list": sources.encode(), "/etc/apt/apt.conf.d/99bench": settings.encode(),
+            "/etc/resolv.conf": Path("/etc/resolv.conf").read_bytes(), "/etc/hosts": Path("/etc/hosts").read_bytes() + f"127.0.1.1\t{self.name}\n".encode(),
+        })  # fmt: skip
+        self.sh(f"apt-get update -q && apt-get install -q -y --no-install-recommends {' '.join(PACKAGES)}", network=False)
+        # A container's devices are made from outside, and its groups are not libvirt's to make.
+        self.sh("printf '%s\\n' 'namespaces = []' 'cgroup_controllers = []' >>/etc/libvirt/qemu.conf")
+        # Nor is its daemon's start, which ends after two idle minutes otherwise.
+        self.sh("echo LIBVIRTD_ARGS= >/etc/default/libvirtd && systemctl restart libvirtd")
+        self.put({BIOS: (b"\xf4" * (256 * 1024 - 256)) + HALT})
+        self.sh(f"mkdir -p {PLACE} && qemu-img create -q -f qcow2 {IMAGE} 1M && chmod -R a+rX {PLACE}")
+        # libvirt's look at what QEMU can do, some seconds at its first use, is not of what is measured.
+        self.sh("virsh domcapabilities --virttype qemu >/dev/null")
+
+
+def leader(pid: int) -> int:
+    """Give the first process of a container, by its number inside (proc(5), NSpid), below the process that runs it."""
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        for task in Path(f"/proc/{one}/task").iterdir():
+            waiting += map(int, (task / "children").read_text().split())
+        numbers = next(line for line in Path(f"/proc/{one}/status").read_text().splitlines() if line.startswith("NSpid:")).split()[1:]
+        if len(numbers) > 1 and numbers[-1] == "1":
+            return one
+    raise LookupError(f"no container runs below process {pid}")
+
+
+def environment(venv: Path, folder: Path, **more: Any) -> dict[str, str]:
+    """Give the environment of an ansible-playbook, the same for all that are compared: nobody's own settings, compiled modules kept."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PYTHON", "IKCLOUD_"))}
+    settings = folder / "ansible.cfg"
+    settings.touch()
+    path = f"{venv / 'bin'}:{kept['PATH']}"
+    return {**kept, "PATH": path, "PYTHONPYCACHEPREFIX": str(folder / "pycache"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(settings), **more}

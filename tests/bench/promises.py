@@ -1,0 +1,61 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is promised of the speed, and the table that shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench import BARE, CREATE, LOOP, NO_CHANGE, SITE, VIRSH, VIRT_INSTALL, Figures
+
+
+@dataclass
+class Promise:
+    """One ratio, or count, and its bound."""
+
+    what: str
+    found: float
+    bound: float
+    at_least: bool = False
+
+    @property
+    def kept(self) -> bool:
+        return self.found >= self.bound if self.at_least else self.found <= self.bound
+
+    @property
+    def row(self) -> str:
+        return f"| {self.what} | {self.found:.2f} | {'at least' if self.at_least else 'at most'} {self.bound:g} | {'yes' if self.kept else 'NO'} |"
+
+
+def promises(figures: Figures, many: int, most: int) -> dict[str, Promise]:
+    """Hold the figures against the bounds."""
+    seconds, ratio = figures.seconds, figures.ratio
+    empty, site = seconds[NO_CHANGE, SITE, 0], seconds[CREATE, SITE, many]
+    return {
+        "flat": Promise(f"`site` without a change over {most}, to that over 1", ratio((NO_CHANGE, SITE, most), (NO_CHANGE, SITE, 1)), 1.3),
+        "tasks": Promise("tasks that go to a node", max(figures.tasks.values()), 8),
+        "bare": Promise(
+            f"`site` creating {many}, less an empty run, to the bare commands", (site - empty) / seconds[CREATE, BARE, many], 1.5
+        ),
+        "virsh": Promise(f"`virsh` creating {many}, to `site`", seconds[CREATE, VIRSH, many] / site, 4, at_least=True),
+        "virt-install": Promise(f"`virt-install` creating {many}, to `site`", seconds[CREATE, VIRT_INSTALL, many] / site, 8, at_least=True),
+        "loop": Promise(
+            f"the loop over community.libvirt without a change over {most}, to `site`",
+            ratio((NO_CHANGE, LOOP, most), (NO_CHANGE, SITE, most)), 15, at_least=True,
+        ),
+    }  # fmt: skip
+
+
+def table(figures: Figures, found: dict[str, Promise]) -> str:
+    """Give it all as Markdown."""
+    counts = sorted({count for _what, _who, count in figures.seconds if count})
+    lines = [f"| seconds | {' | '.join(map(str, counts))} |", "|---|" + "---:|" * len(counts)]
+    for what in (CREATE, NO_CHANGE):
+        for who in (SITE, BARE, VIRSH, VIRT_INSTALL, LOOP):
+            cells = [figures.seconds.get((what, who, count)) for count in counts]
+            if any(cells):
+                lines.append(f"| {what}: {who} | " + " | ".join("" if cell is None else f"{cell:.2f}" for cell in cells) + " |")
+    lines += [f"| an empty run of {SITE} | " + " | ".join([f"{figures.seconds[NO_CHANGE, SITE, 0]:.2f}"] + [""] * (len(counts) - 1)) + " |"]
+    lines += ["", "| ratio | found | promised | kept |", "|---|---:|---:|---|", *(promise.row for promise in found.values())]
+    return "\n".join([*lines, "", f"Machine: {figures.machine}.", ""])
