@@ -12,6 +12,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Chan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_checks import cross_problems, item_problems, obstacles
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_options import SUBOPTIONS
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import ForgetUnit, RestartInstance, Roll, StartInstance, StopInstance, WriteStart
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_works
@@ -21,49 +22,6 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.qmp_script import 
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write, enable_units, read_plain
 from ansible_collections.ikcloud.compute.plugins.module_utils.stop_script import stop_script
 
-SUBOPTIONS: Item = {
-    "name": {"type": "str", "required": True},
-    "id": {"type": "str"},
-    "cpu": {"type": "int", "default": 1},
-    "cpu_max": {"type": "int"},
-    "memory": {"type": "int", "default": 1024},
-    "memory_max": {"type": "int"},
-    "volume": {"type": "str"},
-    "volume_format": {"type": "str", "choices": ["qcow2", "raw"], "default": "qcow2"},
-    "seed": {"type": "bool", "default": True},
-    "volumes": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {"name": {"type": "str"}, "path": {"type": "str"}, "format": {"type": "str", "choices": ["qcow2", "raw"], "default": "qcow2"}},
-    },
-    "nics": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "type": {"type": "str", "choices": ["tap", "user", "socket"], "default": "tap"},
-            "tap": {"type": "str"},
-            "mac": {"type": "str"},
-            "mtu": {"type": "int"},
-            "hostfwd": {"type": "list", "elements": "str", "default": []},
-            "local": {"type": "str"},
-            "remote": {"type": "str"},
-            "mcast": {"type": "str"},
-        },
-    },
-    "accel": {"type": "str", "choices": ["auto", "kvm", "tcg"], "default": "auto"},
-    "cpu_model": {"type": "str"},
-    "vnc": {"type": "str", "choices": ["socket", "loopback", "none"], "default": "socket"},
-    "vnc_display": {"type": "int"},
-    "power": {"type": "str", "choices": ["running", "stopped"], "default": "running"},
-    "supervisor": {"type": "str", "choices": ["systemd", "none"], "default": "systemd"},
-    "user": {"type": "str", "default": "compute-service"},
-    "grace": {"type": "int"},
-    "boot_network": {"type": "bool", "default": False},
-    "labels": {"type": "dict", "default": {}},
-    "restart": {"type": "str", "choices": ["never", "when_required"]},
-}
 SHARED = systemd.TEMPLATE
 
 

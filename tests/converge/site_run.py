@@ -68,7 +68,7 @@ def _conditions(value: Any) -> list[str]:
 def flatten(path: str, defaults: Vars, when: list[str]) -> Iterator[Task]:
     """Give a file's tasks, with those of the files and roles that it includes."""
     for entry in _load(path):
-        action = [key for key in entry if key not in KEYWORDS][0]
+        (action,) = (key for key in entry if key not in KEYWORDS)
         short, arguments = action.rpartition(".")[2], entry[action]
         conditions = when + _conditions(entry.get("when"))
         if short in ("import_tasks", "include_tasks"):
