@@ -37,7 +37,7 @@ class Web:
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     most: int = 0
     url: str = ""
-    _active: int = 0
+    _active: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def asked(self, path: str) -> list[dict[str, str]]:
@@ -65,16 +65,19 @@ class Web:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         with self._lock:
-            self._active += 1
-            self.most = max(self.most, self._active)
+            self._active.add(id(request))
+            self.most = max(self.most, len(self._active))
         try:
             self._answer(request)
         except (BrokenPipeError, ConnectionResetError):
             pass
         finally:
             request.close_connection = True
-            with self._lock:
-                self._active -= 1
+            self._leave(request)
+
+    def _leave(self, request: BaseHTTPRequestHandler) -> None:
+        with self._lock:
+            self._active.discard(id(request))
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
         path = request.path
@@ -123,6 +126,9 @@ class Web:
             self.cuts -= 1
             end = min(end, start + self.cut)
         for begin in range(start, end, self.piece):
+            if begin + self.piece >= end:
+                # Before it is sent: whoever has the last piece may come with the next request before we get on.
+                self._leave(request)
             request.wfile.write(data[begin : min(begin + self.piece, end)])
             if self.pause:
                 request.wfile.flush()
