@@ -113,16 +113,19 @@ commands:
   elements: str
   sample: [ip link add dev br-gnv-fc814e42 type bridge stp_state 0, ip link set dev br-gnv-fc814e42 up]
 kinds:
-  description: What the module of each kind returns, without its C(diff), by the names of the lists that were looked at.
+  description:
+    - What the module of each kind returns, by the names of the lists that were looked at; without its C(diff), and with C(before) and C(after) only of
+      what is changed.
   returned: always
   type: dict
   sample:
     bridges:
-      changed: false
-      before: {br-gnv-fc814e42: {network: blue, mtu: 1450, addresses: [192.0.2.1/24], up: true}}
+      changed: true
+      before: {br-gnv-fc814e42: {network: blue, mtu: 1500, addresses: [192.0.2.1/24], up: true}}
       after: {br-gnv-fc814e42: {network: blue, mtu: 1450, addresses: [192.0.2.1/24], up: true}}
-      commands: []
-      results: [{name: br-gnv-fc814e42, action: none, changed: false, reasons: [], restart_required: false, restart_reason: ""}]
+      commands: [ip link set dev br-gnv-fc814e42 mtu 1450]
+      results:
+        - {name: br-gnv-fc814e42, action: update, changed: true, effect: live, reasons: ["mtu is 1500, declared 1450"], restart_required: false}
 diff:
   description: What changes, item by item.
   returned: always
