@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import live, qemu, systemd
@@ -104,7 +106,11 @@ def read_instances(layout: Layout, also: list[str] | None = None, units: bool = 
         instance = _read(layout, name)
         instance.enabled = instance.id in enabled
         found.append(instance)
-    states = systemd.states([systemd.unit(instance.id) for instance in found]) if units else {}
+    states: dict[str, dict[str, str]] = {}
+    asked = [instance for instance in found if talk and instance.owned and instance.running is not None]
+    questions: list[Callable[[], None]] = [lambda: states.update(systemd.states([systemd.unit(instance.id) for instance in found]))] if units else []
+    questions += [partial(_talk, instance, layout) for instance in asked]
+    side_by_side(lambda question: question(), questions, workers=16)
     by_name: dict[str, Instance] = {}
     for instance in found:
         instance.unit = states.get(systemd.unit(instance.id), {})
@@ -113,8 +119,6 @@ def read_instances(layout: Layout, also: list[str] | None = None, units: bool = 
         if instance.name in by_name:
             instance.name = f"compute-{instance.id}"
         by_name[instance.name] = instance
-    asked = [instance for instance in by_name.values() if talk and instance.owned and instance.running is not None]
-    side_by_side(lambda instance: _talk(instance, layout), asked, workers=16)
     return by_name
 
 
