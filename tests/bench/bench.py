@@ -130,6 +130,8 @@ class Bench:
 
     def _note(self, what: str, who: str, count: int, seconds: float) -> None:
         self.figures.note(what, who, count, seconds)
+        rows = [[*key, round(least, 2)] for key, least in self.figures.seconds.items()]
+        (self.folder / "figures.json").write_text(json.dumps(rows, indent=1))  # also of a run that is interrupted
         self.say(f"{what}, {who}, {count}: {seconds:.2f} s")
 
     def _expect(self, count: int) -> None:

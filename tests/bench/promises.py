@@ -58,4 +58,8 @@ def table(figures: Figures, found: dict[str, Promise]) -> str:
                 lines.append(f"| {what}: {who} | " + " | ".join("" if cell is None else f"{cell:.2f}" for cell in cells) + " |")
     lines += [f"| an empty run of {SITE} | " + " | ".join([f"{figures.seconds[NO_CHANGE, SITE, 0]:.2f}"] + [""] * (len(counts) - 1)) + " |"]
     lines += ["", "| ratio | found | promised | kept |", "|---|---:|---:|---|", *(promise.row for promise in found.values())]
+    empty, site = figures.seconds[NO_CHANGE, SITE, 0], figures.seconds[CREATE, SITE, counts[1]]
+    lines += ["", f"Of what `site` takes to create {counts[1]}, an empty run is {empty / site:.0%}. Beside the rest of it alone, {site - empty:.2f} s, are"]
+    lines += [f"`{who}` {figures.seconds[CREATE, who, counts[1]] / (site - empty):.2f} times as long," for who in (VIRSH, VIRT_INSTALL)]
+    lines[-1] = f"and {lines[-1].rstrip(',')}."
     return "\n".join([*lines, "", f"Machine: {figures.machine}.", ""])
