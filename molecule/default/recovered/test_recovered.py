@@ -58,7 +58,8 @@ def test_next_run_starts_that_one_and_nothing_else(host: Hosts, plan: dict[str, 
     changed = {(task["host"], task["task"]) for task in record["tasks"] if task["changed"]}
     assert len(changed) == 1
     assert {node for node, _task in changed} == {"ik-node-02"}
-    results = [entry for task in record["tasks"] if task["changed"] for entry in task["result"]["results"] if entry["changed"]]
+    kinds = [kind for task in record["tasks"] if task["changed"] for kind in task["result"]["kinds"].values()]
+    results = [entry for kind in kinds for entry in kind["results"] if entry["changed"]]
     assert [entry["name"] for entry in results] == ["box-2"]
     assert host("box-2").check_output("hostname") == "box-2"
 
