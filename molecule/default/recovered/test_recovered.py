@@ -84,7 +84,7 @@ def test_node_out_of_reach_does_not_stop_the_others() -> None:
     assert record["hosts"]["ik-node-03"]["unreachable"] == 1
     for node in cloud.NODES:
         assert record["hosts"][node]["failures"] == record["hosts"][node]["unreachable"] == 0
-        assert [task["task"] for task in record["tasks"] if task["host"] == node and task["action"] == "instance"]
+        assert [task["task"] for task in record["tasks"] if task["host"] == node and task["action"] == "node"]
 
 
 def test_foreign_link_under_our_name_is_left_alone(host: Hosts, plan: dict[str, Any]) -> None:
