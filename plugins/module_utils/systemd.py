@@ -77,6 +77,8 @@ _CONSOLE_SERVICE = """\
 # {owner}: keeps the guests' console logs small, see {script}.
 [Unit]
 Description=Cut the console logs of instances
+# It ends with its timer: else one that begins while all is removed would be left as failed.
+PartOf=compute-console.timer
 
 [Service]
 Type=oneshot
