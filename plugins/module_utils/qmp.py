@@ -1,11 +1,16 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""QMP, QEMU's own control protocol: one JSON object a line over a unix socket (QEMU's docs/interop/qmp-spec)."""
+"""QMP, QEMU's own control protocol: one JSON object a line over a unix socket (QEMU's docs/interop/qmp-spec).
+
+QEMU has one client at a time, and what it still had to say to the last one, the next one hears: events even before the greeting,
+answers after it. So whatever comes before the greeting is passed over, and an answer is ours only when it bears our ``id``.
+"""
 
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import socket
@@ -35,11 +40,12 @@ class Qmp:
         self.path = path
         self._timeout = timeout
         self._buffer = b""
+        self._numbers = itertools.count(1)
+        self._name = f"ikcloud-{os.getpid()}-{time.monotonic_ns()}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connect(self._socket, path, timeout)
-            if "QMP" not in self._read(time.monotonic() + timeout):
-                raise ComputeError(f"{path}: what answers there is not QMP.")
+            self._greeting(time.monotonic() + timeout)
             self.execute("qmp_capabilities")
         except OSError as error:
             self.close()
@@ -75,29 +81,52 @@ class Qmp:
         :returns: What they return.
         :raises ComputeError: As :meth:`execute`, for the first that is refused.
         """
-        messages = [{"execute": command, **({"arguments": arguments} if arguments else {})} for command, arguments in commands]
+        messages = [
+            {"execute": command, **({"arguments": arguments} if arguments else {}), "id": f"{self._name}-{next(self._numbers)}"}
+            for command, arguments in commands
+        ]
         deadline = time.monotonic() + self._timeout
         found: list[Any] = []
         current = commands[0][0]
         try:
             self._socket.settimeout(self._timeout)
             self._socket.sendall(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
-            for current, _arguments in commands:
-                found.append(self._answer(current, deadline))
+            for message in messages:
+                current = str(message["execute"])
+                found.append(self._answer(message, deadline))
         except OSError as error:
             raise ComputeError(f"QEMU did not answer {current} at {self.path}: {error.strerror or error}.") from None
         return found
 
-    def _answer(self, command: str, deadline: float) -> Any:
+    def _greeting(self, deadline: float) -> None:
+        heard = False
+        try:
+            while True:
+                answer = self._read(deadline)
+                if answer is not None and "QMP" in answer:
+                    return
+                heard = True
+        except (OSError, ComputeError):
+            if heard:
+                raise ComputeError(f"{self.path}: what answers there is not QMP.") from None
+            raise
+
+    def _answer(self, message: dict[str, Any], deadline: float) -> Any:
         while True:
             answer = self._read(deadline)
-            if "return" in answer:
+            if answer is None:
+                raise ComputeError(f"{self.path}: what answers there is not QMP.")
+            # What QEMU could not even read as a message, it refuses without an id.
+            if answer.get("id") not in (message["id"], None):
+                continue
+            if "return" in answer and "id" in answer:
                 return answer["return"]
             if "error" in answer:
                 words = answer["error"].get("desc", answer["error"]) if isinstance(answer["error"], dict) else answer["error"]
-                raise ComputeError(f"QEMU refused {command}: {words}")
+                raise ComputeError(f"QEMU refused {message['execute']}: {words}")
 
-    def _read(self, deadline: float) -> dict[str, Any]:
+    def _read(self, deadline: float) -> dict[str, Any] | None:
+        """Give the next message; nothing for a line that is none."""
         while True:
             left = deadline - time.monotonic()
             if left <= 0:  # also where there is always something to read: one event after the other, a line without end
@@ -107,7 +136,7 @@ class Qmp:
             self._socket.settimeout(left)
             part = self._socket.recv(65536)
             if len(self._buffer) > LONGEST:
-                break
+                raise ComputeError(f"{self.path}: what answers there is not QMP.")
             if not part:
                 raise ComputeError(f"QEMU closed {self.path} in the middle of the conversation.")
             self._buffer += part
@@ -115,10 +144,8 @@ class Qmp:
         try:
             answer = json.loads(line)
         except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise ComputeError(f"{self.path}: what answers there is not QMP.")
-        return answer
+            return None
+        return answer if isinstance(answer, dict) else None
 
 
 def connect(client: socket.socket, path: str, timeout: float) -> None:

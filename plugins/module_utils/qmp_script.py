@@ -18,6 +18,7 @@ _SCRIPT = """\
 # Usage: qmp [--wait] COMMAND ['{"argument": "value"}']    such as: qmp query-status
 #        --wait    give QEMU 30 seconds to begin to listen
 import json
+import os
 import socket
 import sys
 import time
@@ -41,11 +42,12 @@ def connect(seconds):
 
 
 def execute(lines, message):
-    lines.write(json.dumps(message) + "\\n")
+    # What QEMU had to say to the client before us may come first.
+    lines.write(json.dumps({**message, "id": os.getpid()}) + "\\n")
     lines.flush()
     while True:
         answer = json.loads(lines.readline())
-        if "return" in answer or "error" in answer:
+        if answer.get("id") == os.getpid():
             return answer
 
 
@@ -59,7 +61,8 @@ def main():
         sys.exit("qmp: the arguments are not JSON: " + words[1])
     try:
         lines = connect(30 if "--wait" in sys.argv[1:] else 0)
-        lines.readline()
+        while "QMP" not in json.loads(lines.readline()):
+            pass
         execute(lines, {"execute": "qmp_capabilities"})
         answer = execute(lines, message)
     except (OSError, ValueError) as error:

@@ -34,15 +34,19 @@ def holder(file):
     return 0 if kind == fcntl.F_UNLCK else pid
 
 
-def ask(lines, command):
-    lines.write(json.dumps({"execute": command}) + "\\n")
-    lines.flush()
-    # Events may come in between; QEMU has some dozens of them to say at most.
+def heard(lines, wanted):
+    # Events may come in between, and what QEMU had to say to the client before us; some dozens of them at most.
     for _number in range(1000):
         answer = json.loads(lines.readline())
-        if "return" in answer or "error" in answer:
+        if wanted(answer):
             return answer
     return {}
+
+
+def ask(lines, command):
+    lines.write(json.dumps({"execute": command, "id": os.getpid()}) + "\\n")
+    lines.flush()
+    return heard(lines, lambda answer: answer.get("id") == os.getpid())
 
 
 def press():
@@ -51,7 +55,7 @@ def press():
             monitor.settimeout(5)
             monitor.connect(QMP)
             lines = monitor.makefile("rw")
-            lines.readline()
+            heard(lines, lambda answer: "QMP" in answer)
             ask(lines, "qmp_capabilities")
             # A guest that is paused would not see the button.
             if ask(lines, "query-status").get("return", {}).get("status") == "paused":

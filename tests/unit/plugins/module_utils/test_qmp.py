@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -17,7 +19,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import paths
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp_script import qmp_script
 from ansible_collections.ikcloud.compute.plugins.module_utils.stop_script import stop_script
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import LAYOUT, item
 
@@ -25,7 +29,7 @@ GREETING: dict[str, object] = {"QMP": {"version": {}, "capabilities": []}}
 
 
 class Server:
-    """Answers each line that comes with the next of its answers."""
+    """Answers each line that comes with the next of its answers; an answer gets the line's id, unless it has one."""
 
     def __init__(self, folder: str, answers: list[bytes]) -> None:
         self.path = f"{folder}/qmp.sock"
@@ -42,10 +46,19 @@ class Server:
         with client, client.makefile("rb") as lines:
             client.sendall(self._answers.pop(0))
             for line in lines:
-                self.heard.append(json.loads(line))
+                asked = json.loads(line)
+                number = asked.pop("id")
+                self.heard.append(asked)
                 if not self._answers:
                     return
-                client.sendall(self._answers.pop(0))
+                client.sendall(b"".join(self._with_id(answer, number) for answer in self._answers.pop(0).splitlines(keepends=True)))
+
+    @staticmethod
+    def _with_id(line: bytes, number: str) -> bytes:
+        if not line.endswith(b"\n"):
+            return line
+        answer = json.loads(line)
+        return line if "event" in answer else json.dumps({"id": number, **answer}).encode() + b"\r\n"
 
     def close(self) -> None:
         self._socket.close()
@@ -67,6 +80,28 @@ def test_conversation(folder: str) -> None:
         assert qmp.execute("query-status") == {"status": "running"}
         assert qmp.execute("block_resize", {"device": "d", "size": 1}) == {}
     assert server.heard == [{"execute": "qmp_capabilities"}, {"execute": "query-status"}, {"execute": "block_resize", "arguments": {"device": "d", "size": 1}}]
+    server.close()
+
+
+def test_what_was_meant_for_the_client_before(folder: str) -> None:
+    """QEMU tells the next client what it still had to say: seen with QEMU 7.2, events before the greeting, answers after it."""
+    stale = [{"return": {"status": "stale"}, "id": "ikcloud-1-2-3"}, {"error": {"desc": "stale"}, "id": 7}]
+    answers = [
+        b"half a line}\n" + line({"event": "JOB_STATUS_CHANGE"}, *stale, GREETING),
+        line(*stale, {"return": {}}),
+        line(*stale, {"return": {"status": "paused"}}),
+    ]
+    server = Server(folder, answers)
+    assert status(server.path) == "paused"
+    server.close()
+
+
+def test_scripts_hear_what_was_meant_for_the_client_before(folder: str) -> None:
+    stale = {"return": {"status": "paused"}, "id": -1}
+    server = Server(folder, [line({"event": "JOB_STATUS_CHANGE"}, GREETING), line(stale, {"return": {}}), line(stale, {"return": {"status": "running"}})])
+    text = qmp_script(item(), LAYOUT).replace(paths(item(), LAYOUT).qmp, server.path)
+    done = subprocess.run([sys.executable, "-I", "-", "query-status"], input=text, capture_output=True, text=True, check=False, timeout=60)
+    assert json.loads(done.stdout) == {"status": "running"}, done.stderr
     server.close()
 
 
@@ -132,7 +167,10 @@ def test_power_button_of_the_stop_script(folder: str, said: str) -> None:
     """It lets go on what an operator has paused, not what QEMU holds after an error."""
     held = said == "paused"
     went_on = [line({"event": "RESUME"}, {"return": {}})] if held else []
-    server = Server(folder, [line(GREETING), line({"return": {}}), line({"event": "STOP"}, {"return": {"status": said}}), *went_on, line({"return": {}})])
+    server = Server(
+        folder,
+        [line({"event": "RESUME"}, GREETING), line({"return": {}}), line({"event": "STOP"}, {"return": {"status": said}}), *went_on, line({"return": {}})],
+    )
     script: dict[str, Any] = {"__name__": "stop"}
     exec(compile(stop_script(item(), LAYOUT).replace("sys.exit(main())", ""), "stop", "exec"), script)  # the text under test
     script["QMP"] = server.path
