@@ -132,7 +132,11 @@ class InstanceKind(Kind):
         if not settled:
             change.after.update(accel="auto", cpu_model=item["cpu_model"] or "auto")
         self._write_files(change, item, now, accel, settled)
-        change.reasons += [] if creating else qemu.differences(now.options, options)
+        if not creating:
+            running = qemu.differences(now.running or [], options) if stays else None
+            written = qemu.differences(now.options, options)
+            # What was edited in the script alone is not so in the guest.
+            change.reasons += [phrase if running is None or phrase in running else f"start says: {phrase}" for phrase in written]
         if not creating and now.labels != item["labels"]:
             change.reasons.append("labels differ")
         self._set_power(change, item, now, self._adjust(change, item, now, options) if stays else self._unsupervised(item, now))

@@ -193,6 +193,8 @@ class Nat(Kind):
         """Say in what a table differs."""
         if table.network != name:
             return [f"the table belonged to the network {table.network}"]
+        if not any(table.content.get("rules", {}).values()):
+            return [f"the table {table.name} was emptied"]
         before = describe(table)
         reasons = [f"{key} is {before[key]}, declared {after[key]}" for key in ("bridge", "cidr", "uplink", "masquerade") if before[key] != after[key]]
         return reasons or [f"the rules in the table {table.name} were changed"]
