@@ -213,4 +213,4 @@ options:
     default: {}
 """
     DOCUMENTATION: str = LIST + RESTART + REASONS + PROTECTED
-    NODE: str = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1) + RESTART
+    NODE: str = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1) + RESTART + PROTECTED

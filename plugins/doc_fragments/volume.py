@@ -62,6 +62,13 @@ options:
     default: []
 """
 
+    KEPT = r"""
+  remove_kept:
+    description: Remove what was kept so, once and for all.
+    type: bool
+    default: false
+"""
+
     DOCUMENTATION: str = (
         LIST
         + ASIDE
@@ -73,10 +80,7 @@ options:
       - Not looked at when the module does not run as root, or when it is empty.
     type: str
     default: compute-service
-  remove_kept:
-    description: Remove what was kept so, once and for all.
-    type: bool
-    default: false
 """
+        + KEPT
     )
-    NODE: str = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1) + ASIDE
+    NODE: str = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1) + ASIDE + KEPT

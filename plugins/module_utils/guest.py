@@ -14,6 +14,7 @@ import struct
 import time
 from dataclasses import dataclass
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import side_by_side
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import connect
 
@@ -43,7 +44,8 @@ class Guest:
 
         :param limit: Seconds that each answer may take.
         """
-        return [way for way in (AGENT, *(address for _link, address in self.ports)) if self._answers(way, limit)]
+        ways = [AGENT, *(address for _link, address in self.ports)]
+        return [way for way, answers in zip(ways, side_by_side(lambda way: self._answers(way, limit), ways, workers=len(ways))) if answers]
 
     def wait(self, answered: list[str], limit: float = UP_LIMIT) -> None:
         """Wait until it answers again by one of the ways by which it did before.

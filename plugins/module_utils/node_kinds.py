@@ -29,7 +29,10 @@ KINDS: dict[str, type[Kind]] = {
     "instances": InstanceKind,
 }
 # Of the kinds' own options, those that a whole node takes.
-OPTIONS = {name: {**VolumeKind.options, **InstanceKind.options}[name] for name in ("aside", "aside_names", "restart", "restart_serial", "rebuild")}
+OPTIONS = {
+    name: {**VolumeKind.options, **InstanceKind.options}[name]
+    for name in ("aside", "aside_names", "remove_kept", "remove_protected", "restart", "restart_serial", "rebuild")
+}
 
 
 def argument_spec() -> Item:
@@ -45,13 +48,16 @@ def argument_spec() -> Item:
 
 
 def converge_all(params: Item, check_mode: bool) -> Item:
-    """Speak the engine's sentence for each kind whose list is given, in the order of :data:`KINDS`.
+    """Speak the engine's sentence for each kind whose list is given, in the order of :data:`KINDS`; where nothing is listed at all, in the opposite order.
 
     :returns: The module's result, with each kind's own in ``kinds``. A kind that fails is the last one.
     :raises ComputeError: When a list is wrong, before anything is changed.
     """
     kinds = {name: kind(_params_of(name, kind, params)) for name, kind in KINDS.items() if params[name] is not None or name in params["purge"]}
     raise_all([problem for kind in kinds.values() for problem in engine.validate(kind)])
+    if not any(params[name] for name in kinds):
+        # It is all about removing: what stands on something goes before it.
+        kinds = dict(reversed(kinds.items()))
     done: dict[str, Item] = {}
     result: Item = {"changed": False, "commands": [], "diff": [], "kinds": done, "warn": []}
     for name, kind in kinds.items():

@@ -14,7 +14,8 @@ description:
   - Makes the bridges, tunnels, networks' ways out, volumes, seeds, taps and instances of a node what the lists say, in this order, as
     the modules of these names do one by one. The roles of this collection use it, since each task on a node costs more than its work.
   - All lists are checked before the first change. A kind that fails ends the call; the kinds before it are done, and the next run goes on.
-  - A list that is not given is not looked at.
+  - A list that is not given is not looked at, unless O(purge) names it.
+  - Where nothing is listed and O(purge) is all there is to do, the order is the opposite one, for what stands on something goes before it.
 extends_documentation_fragment:
   - ikcloud.compute.batch.node
   - ikcloud.compute.bridge.node

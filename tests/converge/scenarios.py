@@ -39,7 +39,7 @@ B: dict[str, Any] = {
     "cloud_instances": {
         "web-1": {
             "image": "one", "nics": [{"network": "red", "address": "192.168.99.11"}, {"network": "blue", "address": "192.168.88.11"}],
-            "node": "ik-node-01", "cpu": 2, "memory": 96, "disk": "2M", "grace": 1, "vnc": "none", "accel": "tcg",
+            "node": "ik-node-01", "cpu": 2, "memory": 96, "disk": "2M", "grace": 0, "vnc": "none", "accel": "tcg",
         },
         "web-3": {"image": "two", "network": "red", "address": "192.168.99.12", "node": "ik-node-02", "memory": 64, "grace": 0, "accel": "tcg"},
     },

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
 from ansible_runs import Playbooks
-from nodes import ROOT, Node, Settings
+from conftest import Lab
+from nodes import ROOT, Node
 from scenarios import A, differences
-from site_run import Site
 
 WEB_3 = {"image": "one", "network": "green", "address": "192.168.99.13", "node": "ik-node-02", "memory": 64, "grace": 0, "accel": "tcg"}
 DECLARED = {**A, "cloud_instances": {**A["cloud_instances"], "web-3": WEB_3}}
@@ -37,8 +37,8 @@ def said(result: dict[str, Any]) -> Iterator[str]:
         yield from ("; ".join(entry["reasons"]) for entry in kind["results"] if entry["reasons"])
 
 
-def test_edits_by_hand(bring_up: Callable[[bool], Site], settings: Settings, tmp_path: Path) -> None:
-    site, playbooks = bring_up(False), Playbooks(settings, tmp_path)
+def test_edits_by_hand(lab: Lab, tmp_path: Path) -> None:
+    site, playbooks = lab.bring_up(watch=False), Playbooks(lab.settings, tmp_path)
     playbooks.run("site", DECLARED)
     undisturbed = site.pictures()
     assert not playbooks.plan(DECLARED)["entries"]

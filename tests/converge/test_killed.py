@@ -4,7 +4,8 @@
 """Killed anywhere: ``site`` is killed at every point there is, run again, and has to have come to where an undisturbed run comes.
 
 The three scenarios are one round: from nothing to A, from A to B with everything changed, from B to nothing. In each round every scenario is killed
-at one point more, on both nodes, until there is none that was not tried. IKCLOUD_POINTS=1-8,50 tries some of them.
+at one point more, on both nodes, until there is none that was not tried. The time goes into waiting for systemd and for disks, so IKCLOUD_LANES (2) labs
+share the rounds. IKCLOUD_POINTS=1-8,50 tries some of them.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import copy
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from conftest import Lab
 from nodes import Kill
 from scenarios import SCENARIOS, differences, prepare
-from site_run import Site
 
 Say = Callable[[str], None]
 MOST_FAILURES = 8
@@ -26,13 +28,13 @@ MOST_FAILURES = 8
 class Harness:
     """The nodes, what an undisturbed run makes of them, and the points to try."""
 
-    def __init__(self, bring_up: Callable[[bool], Site], say: Say) -> None:
-        self.bring_up = bring_up
+    def __init__(self, lab: Lab, say: Say) -> None:
+        self.lab = lab
         self.say = say
-        self.site = bring_up(True)
+        self.site = lab.bring_up(watch=True)
         self.wanted: dict[str, dict[str, Any]] = {}
         self.points: dict[str, dict[str, list[Kill]]] = {}
-        self.survived = 0
+        self.tried = self.survived = 0
         self.failures: list[str] = []
 
     def undisturbed(self) -> None:
@@ -44,10 +46,25 @@ class Harness:
             assert not any(outcome.failed for outcome in outcomes.values()), [outcome.failed for outcome in outcomes.values()]
             self.points[scenario] = {name: points_of(outcome.calls) for name, outcome in outcomes.items()}
             self.wanted[scenario] = self.converge(declaration)
-            counted = {name: len(points) for name, points in self.points[scenario].items()}
-            self.say(f"{scenario}: {sum(counted.values())} points, {counted}")
         left = differences(bare, self.wanted["B to nothing"])
         assert not left, f"what a purge leaves over: {left}"
+
+    @property
+    def rounds(self) -> int:
+        """How many there are: as many as the longest list of points."""
+        return max(len(listed) for nodes in self.points.values() for listed in nodes.values())
+
+    def round(self, number: int) -> None:
+        """Kill each scenario at its point of this number, on both nodes."""
+        ways = list(SCENARIOS)
+        most = {scenario: max(len(listed) for listed in nodes.values()) for scenario, nodes in self.points.items()}
+        for scenario, nodes in self.points.items():
+            kills = {name: copy.copy(listed[number]) if number < len(listed) else None for name, listed in nodes.items()}
+            self.tried += sum(kill is not None for kill in kills.values())
+            if any(kills.values()):
+                self.kill(scenario, kills)
+            elif any(number < most[later] for later in ways[ways.index(scenario) + 1 :]) or scenario == ways[-1]:
+                self.go_through(scenario)  # all its points were tried: it is but the way to the next
 
     def converge(self, declaration: dict[str, Any]) -> dict[str, Any]:
         """Run until nothing is to do any more (once, twice if need be), and take the picture."""
@@ -95,7 +112,7 @@ class Harness:
 
     def renew(self, scenario: str) -> None:
         """Begin with new nodes, where the scenario ends."""
-        self.site = self.bring_up(True)
+        self.site = self.lab.bring_up(watch=True)
         for name, declaration in SCENARIOS.items():
             prepare(self.site, name)
             self.converge(declaration)
@@ -130,27 +147,40 @@ def numbers(text: str, most: int) -> Iterator[int]:
         yield from range(int(first) - 1, min(int(last or first), most))
 
 
-def test_killed_anywhere(bring_up: Callable[[bool], Site], say: Say) -> None:
+def test_killed_anywhere(labs: Callable[[int], list[Lab]], say: Say) -> None:
     began = time.monotonic()
-    harness = Harness(bring_up, say)
-    say("")
-    harness.undisturbed()
-    points = harness.points
-    most = {scenario: max(len(listed) for listed in nodes.values()) for scenario, nodes in points.items()}
-    rounds = max(most.values())
-    chosen = list(numbers(os.environ.get("IKCLOUD_POINTS") or f"1-{rounds}", rounds))
-    tried = 0
-    for number in chosen:
+    lanes = [Harness(lab, say) for lab in labs(int(os.environ.get("IKCLOUD_LANES") or 2))]
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        list(pool.map(Harness.undisturbed, lanes))
+        points = lanes[0].points
+        say("")
         for scenario, nodes in points.items():
-            kills = {name: copy.copy(listed[number]) if number < len(listed) else None for name, listed in nodes.items()}
-            tried += sum(kill is not None for kill in kills.values())
-            if any(kills.values()):
-                harness.kill(scenario, kills)
-            elif scenario == list(SCENARIOS)[-1] or number < most[list(SCENARIOS)[-1]]:
-                harness.go_through(scenario)  # all its points were tried: it is but the way to the next
-        if number % 10 == 9:
-            say(f"round {number + 1} of {rounds}: {harness.survived} of {tried} points survived, {time.monotonic() - began:.0f} s")
-        assert len(harness.failures) < MOST_FAILURES, "too many failures to go on"
-    total = sum(len(listed) for nodes in points.values() for listed in nodes.values())
-    say(f"killed at {tried} points of {total}, survived {harness.survived}, in {time.monotonic() - began:.0f} s")
-    assert harness.survived == tried, "\n".join(harness.failures)
+            counted = {name: len(listed) for name, listed in nodes.items()}
+            say(f"{scenario}: {sum(counted.values())} points, {counted}")
+        for lane in lanes[1:]:
+            assert [point["mode"] for point in every(lane.points)] == [point["mode"] for point in every(points)], "an undisturbed run is not the same twice"
+        rounds = list(numbers(os.environ.get("IKCLOUD_POINTS") or f"1-{lanes[0].rounds}", lanes[0].rounds))
+        waiting = iter(rounds)
+
+        def work(lane: Harness) -> None:
+            for number in waiting:
+                lane.round(number)
+                if number % 10 == 9:
+                    survived, tried = sum(one.survived for one in lanes), sum(one.tried for one in lanes)
+                    say(f"round {number + 1} of {lane.rounds}: {survived} of {tried} points survived, {time.monotonic() - began:.0f} s")
+                if sum(len(one.failures) for one in lanes) >= MOST_FAILURES:
+                    return
+
+        list(pool.map(work, lanes))
+    survived, tried = sum(lane.survived for lane in lanes), sum(lane.tried for lane in lanes)
+    say(f"killed at {tried} points of {len(every(points))}, survived {survived}, in {time.monotonic() - began:.0f} s")
+    failures = [failure for lane in lanes for failure in lane.failures]
+    assert len(failures) < MOST_FAILURES, "too many failures to go on:\n" + "\n".join(failures)
+    assert survived == tried, "\n".join(failures)
+    if len(rounds) == lanes[0].rounds:
+        assert tried == len(every(points))
+
+
+def every(points: dict[str, dict[str, list[Kill]]]) -> list[Kill]:
+    """Give all points of all scenarios and nodes."""
+    return [point for nodes in points.values() for listed in nodes.values() for point in listed]

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ansible_runs import Playbooks
-from nodes import Settings
+from conftest import Lab
 from scenarios import SCENARIOS, differences, prepare
-from site_run import Site
 
 
-def test_killed_on_the_controller(bring_up: Callable[[bool], Site], settings: Settings, say: Callable[[str], None], tmp_path: Path) -> None:
-    site, playbooks = bring_up(False), Playbooks(settings, tmp_path)
+def test_killed_on_the_controller(lab: Lab, say: Callable[[str], None], tmp_path: Path) -> None:
+    site, playbooks = lab.bring_up(watch=False), Playbooks(lab.settings, tmp_path)
     times = int(os.environ.get("IKCLOUD_KILLS") or 5)
     wanted, seconds = {}, {}
     for scenario, declaration in SCENARIOS.items():

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_runs import Playbooks
+from conftest import Lab
 from declarations import Declarations
-from nodes import Settings
 from site_run import Outcome, Site
 
 Outcomes = dict[str, Outcome]
@@ -54,25 +54,25 @@ def difference(name: str, planned: list[list[str]], done: list[list[str]]) -> st
     return f"{name}: planned and not done: {one - other}; done and not planned: {other - one}; or in another order: {planned} {done}"
 
 
-def test_by_the_playbooks(bring_up: Callable[[bool], Site], settings: Settings, say: Callable[[str], None], tmp_path: Path) -> None:
-    bring_up(False)
-    walk, playbooks = Declarations(int(os.environ.get("IKCLOUD_SEED") or 1)), Playbooks(settings, tmp_path)
+def test_by_the_playbooks(lab: Lab, say: Callable[[str], None], tmp_path: Path) -> None:
+    lab.bring_up(watch=False)
+    walk, playbooks = Declarations(int(os.environ.get("IKCLOUD_SEED") or 1)), Playbooks(lab.settings, tmp_path)
     count = int(os.environ.get("IKCLOUD_PLAYBOOKS") or 3)
     for number in range(count):
         declaration = unprotected(walk.next())
         plan, record = playbooks.plan(declaration), playbooks.site(declaration)
-        for name in settings.node_names():
+        for name in lab.settings.node_names():
             done = [line for task in record["tasks"] if task["node"] and task["host"] == name for line in task["result"].get("commands", [])]
             assert done == plan["commands"].get(name, []), name
         assert not playbooks.plan(declaration)["entries"]
         say(f"playbooks: pair {number + 1} of {count}, {len(plan['entries'])} entries")
 
 
-def test_what_is_planned_is_what_is_done(bring_up: Callable[[bool], Site], say: Callable[[str], None]) -> None:
+def test_what_is_planned_is_what_is_done(lab: Lab, say: Callable[[str], None]) -> None:
     pairs = int(os.environ.get("IKCLOUD_PAIRS") or 200)
     seed = int(os.environ.get("IKCLOUD_SEED") or time.time_ns() % 1_000_000)
     say(f"\n{pairs} pairs, IKCLOUD_SEED={seed}")
-    site, walk = bring_up(False), Declarations(seed)
+    site, walk = lab.bring_up(watch=False), Declarations(seed)
     before: dict[str, Any] = {}
     began = time.monotonic()
     commands = tried = refused = 0

@@ -59,12 +59,16 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         super().__init__()
         self._began = time.time()
         self._playbook = "playbook"
+        self._play = ""
         self._tasks: list[dict[str, Any]] = []
         self._started: dict[tuple[str, str], float] = {}
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._began = time.time()
         self._playbook = Path(playbook._file_name).stem
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._play = play.get_name()
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         self._started[(host.get_name(), task._uuid)] = time.time()
@@ -103,6 +107,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._tasks.append(
             {
                 "host": result._host.get_name(),
+                "play": self._play,
                 "task": task.get_name(),
                 "action": action,
                 "node": action not in CONTROLLER_ONLY and status in ("ok", "failed", "ignored"),
