@@ -26,6 +26,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 NODE, OTHER = "ik-node-01", "ik-node-02"
 # KIND=vm is the slow truth: two kernels and GENEVE between them.
 KIND = os.environ.get("KIND") or "container"
+# There a guest is emulated by a machine that is emulated.
+PATIENCE = 1 if KIND == "container" else 5
 SMALL = {"image": "small", "memory": 128, "disk": "256M"}
 ADDRESSES = {"web-1": "192.168.88.101", "web-2": "192.168.88.102", "far-1": "192.168.88.103"}
 CLOUD: dict[str, Any] = {
@@ -101,11 +103,11 @@ class Lab:
     def ssh(self, address: str) -> list[str]:
         return ["ssh", "-F", f"{self.run_folder}/ssh_config", "-o", "ConnectTimeout=10", "-J", NODE, f"ubuntu@{address}"]
 
-    def guest(self, name: str, command: str, limit: float = 240) -> str:
+    def guest(self, name: str, command: str, limit: float = 240 * PATIENCE) -> str:
         """Run a command in a guest, waiting for the guest as long as it boots."""
         address, until = ADDRESSES[name], time.monotonic() + limit
         while True:
-            done = subprocess.run([*self.ssh(address), command], capture_output=True, text=True, check=False, timeout=120)
+            done = subprocess.run([*self.ssh(address), command], capture_output=True, text=True, check=False, timeout=120 * PATIENCE)
             if done.returncode == 0 or time.monotonic() > until:
                 assert done.returncode == 0, done.stderr
                 return done.stdout
@@ -135,7 +137,7 @@ class Session:
             said += line
         pytest.fail(f"the session ended: {said}")
 
-    def until(self, command: str, pattern: str, limit: float = 30) -> str:
+    def until(self, command: str, pattern: str, limit: float = 30 * PATIENCE) -> str:
         """Ask until the answer is as expected; a guest takes its moment."""
         until = time.monotonic() + limit
         while not re.search(pattern, said := self.ask(command)):
