@@ -33,14 +33,21 @@ test: venv ## Run every test (LAYERS="lint unit" for some)
 	@tests/tools/layers $(LAYERS)
 
 lint: venv ## Check style, types and documentation
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-sanity lint-ansible lint-python
+
+lint-python:
 	ruff check .
 	ruff format --check .
 	mypy lab tests/tools
 	MYPYPATH=tests/bench:. mypy tests/bench
 	MYPYPATH=.venv/collections mypy -p ansible_collections.ikcloud.compute.plugins
 	yamllint --strict .
-	ansible-lint --strict
 	antsibull-changelog lint
+
+lint-ansible:
+	ansible-lint --strict
+
+lint-sanity:
 	tests/tools/sanity
 
 unit: venv ## Run the tests that take neither root nor a node
@@ -74,4 +81,4 @@ molecule: venv ## Run the cloud on the two nodes and look at all of it
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
 
-.PHONY: help venv demo lab-up lab-down test lint unit real kill pairs guests bench artifact molecule clean
+.PHONY: help venv demo lab-up lab-down test lint lint-python lint-ansible lint-sanity unit real kill pairs guests bench artifact molecule clean
