@@ -61,9 +61,9 @@ kill: venv ## Kill site at every step there is, on nodes that are containers, an
 	tests/tools/packages
 	IKCLOUD_POINTS=$(POINTS) python -m pytest -q tests/converge/test_killed.py tests/converge/test_killed_controller.py
 
-pairs: venv ## Go from one random declaration to the next, and see that what plan lists is what site does (PAIRS=200 SEED=…)
+pairs: venv ## Go from one random declaration to the next, and edit by hand: what plan lists is what site does (PAIRS=200 SEED=…)
 	tests/tools/packages
-	IKCLOUD_PAIRS=$(PAIRS) IKCLOUD_SEED=$(SEED) python -m pytest -q tests/converge/test_plan_is_done.py
+	IKCLOUD_PAIRS=$(PAIRS) IKCLOUD_SEED=$(SEED) python -m pytest -q tests/converge/test_by_hand.py tests/converge/test_plan_is_done.py
 
 guests: venv ## Change, restart and rebuild guests with somebody logged in (in containers; KIND=vm for the vm lab)
 	tests/tools/packages

@@ -133,7 +133,7 @@ class InstanceKind(Kind):
             change.after.update(accel="auto", cpu_model=item["cpu_model"] or "auto")
         self._write_files(change, item, now, accel, settled)
         if not creating:
-            running = qemu.differences(now.running or [], options) if stays else None
+            running = qemu.differences(now.running or [], options) if stays and not now.silent else None
             written = qemu.differences(now.options, options)
             # What was edited in the script alone is not so in the guest.
             change.reasons += [phrase if running is None or phrase in running else f"start says: {phrase}" for phrase in written]

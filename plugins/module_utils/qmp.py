@@ -105,7 +105,7 @@ class Qmp:
                 answer = self._read(deadline)
                 if answer is not None and "QMP" in answer:
                     return
-                heard = True
+                heard = heard or answer is None or not answer.keys() & {"event", "return", "error"}
         except (OSError, ComputeError):
             if heard:
                 raise ComputeError(f"{self.path}: what answers there is not QMP.") from None
@@ -116,10 +116,9 @@ class Qmp:
             answer = self._read(deadline)
             if answer is None:
                 raise ComputeError(f"{self.path}: what answers there is not QMP.")
-            # What QEMU could not even read as a message, it refuses without an id.
-            if answer.get("id") not in (message["id"], None):
+            if answer.get("id") != message["id"]:
                 continue
-            if "return" in answer and "id" in answer:
+            if "return" in answer:
                 return answer["return"]
             if "error" in answer:
                 words = answer["error"].get("desc", answer["error"]) if isinstance(answer["error"], dict) else answer["error"]

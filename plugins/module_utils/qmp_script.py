@@ -41,14 +41,26 @@ def connect(seconds):
             time.sleep(0.1)
 
 
+def heard(lines, wanted):
+    # What QEMU had to say to the client before us may come first, the rest of a line too.
+    for line in lines:
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(answer, dict) and wanted(answer):
+            return answer
+    raise ValueError("QEMU closed it in the middle of the conversation")
+
+
+def refuse(word):
+    raise ValueError(word)
+
+
 def execute(lines, message):
-    # What QEMU had to say to the client before us may come first.
     lines.write(json.dumps({**message, "id": os.getpid()}) + "\\n")
     lines.flush()
-    while True:
-        answer = json.loads(lines.readline())
-        if answer.get("id") == os.getpid():
-            return answer
+    return heard(lines, lambda answer: answer.get("id") == os.getpid())
 
 
 def main():
@@ -56,13 +68,12 @@ def main():
     if len(words) not in (1, 2):
         sys.exit("usage: qmp [--wait] COMMAND [ARGUMENTS as JSON]")
     try:
-        message = {"execute": words[0], **({"arguments": json.loads(words[1])} if words[1:] else {})}
+        message = {"execute": words[0], **({"arguments": json.loads(words[1], parse_constant=refuse)} if words[1:] else {})}
     except ValueError:
         sys.exit("qmp: the arguments are not JSON: " + words[1])
     try:
         lines = connect(30 if "--wait" in sys.argv[1:] else 0)
-        while "QMP" not in json.loads(lines.readline()):
-            pass
+        heard(lines, lambda answer: "QMP" in answer)
         execute(lines, {"execute": "qmp_capabilities"})
         answer = execute(lines, message)
     except (OSError, ValueError) as error:

@@ -35,10 +35,13 @@ def holder(file):
 
 
 def heard(lines, wanted):
-    # Events may come in between, and what QEMU had to say to the client before us; some dozens of them at most.
+    # Events may come in between, and what QEMU had to say to the client before us, the rest of a line too; some dozens of them at most.
     for _number in range(1000):
-        answer = json.loads(lines.readline())
-        if wanted(answer):
+        try:
+            answer = json.loads(lines.readline() or "{}")
+        except ValueError:
+            continue
+        if isinstance(answer, dict) and wanted(answer):
             return answer
     return {}
 

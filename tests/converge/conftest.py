@@ -9,6 +9,7 @@ import dataclasses
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Lab:
     def __init__(self, number: int) -> None:
         found = Settings.from_environment()
         run = Path(os.environ.get("IKCLOUD_LAB_RUN") or found.cache / "converge")
-        first = 22441 + 20 * number
+        first = int(os.environ.get("IKCLOUD_LAB_SSH_PORT") or 22441) + 20 * number
         ports = {"ssh_port": first, "http_port": first + 10, "underlay_port": first + 12}
         self.settings = dataclasses.replace(found, kind="container", nodes=2, run=run.with_name(f"{run.name}-{number}"), **ports)
         self._site: Site | None = None
@@ -75,8 +76,10 @@ def lab(labs: Callable[[int], list[Lab]]) -> Lab:
 def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     """Give what prints a line at once."""
 
+    one_by_one = threading.Lock()
+
     def call(line: str) -> None:
-        with capsys.disabled():
+        with one_by_one, capsys.disabled():
             print(line, flush=True)
             sys.stdout.flush()
 

@@ -46,19 +46,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[dict[s
     """
     cloud.last("ikcloud.compute.prepare")
     folder = tmp_path_factory.mktemp("run")
+    for record in cloud.record_folder().glob("*-examples-*.json"):
+        record.unlink()
     single = [module for module in MODULES if module not in WHOLE_CLOUD]
     shares = {"ik-node-01": single[1::2], "ik-node-02": single[::2], "compute_nodes": list(WHOLE_CLOUD)}
 
     def share(hosts: str) -> str:
         path = folder / f"examples-{hosts}.yml"
         path.write_text(yaml.safe_dump([play(module, hosts) for module in shares[hosts]], sort_keys=False), encoding="utf-8")
-        return cloud.playbook(str(path)).stdout
+        done = cloud.playbook(str(path), timeout=1800)
+        return done.stdout + done.stderr
 
     with ThreadPoolExecutor(2) as pool:
         said = "".join([*pool.map(share, cloud.NODES), share("compute_nodes")])
     found: dict[str, list[dict[str, Any]]] = {module: [] for module in MODULES}
     for hosts in shares:
-        for task in cloud.records(f"examples-{hosts}")[-1]["tasks"]:
+        for task in [task for record in cloud.records(f"examples-{hosts}") for task in record["tasks"]]:
             found[task["play"]].append(task)
     return found, said
 

@@ -179,7 +179,7 @@ def test_many_side_by_side(root: Path, run: Converge, volume: Volume) -> None:
     assert sorted(name for name, instance in read(root).items() if instance.pid) == names
     began = time.monotonic()
     assert not run(items)["changed"]
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     run(items[:1], purge=True)
     assert sorted(read(root)) == names[:1]
 

@@ -278,9 +278,9 @@ def test_without_extended_attributes(root: Path, run: Converge, monkeypatch: pyt
 def test_hundred_volumes_read_quickly(root: Path, run: Converge, base: Path) -> None:
     volumes = [{"name": f"data-{number}", "image": "small"} for number in range(40)]
     run(VolumeKind, volumes=volumes)
-    begun = time.monotonic()
+    begun = time.process_time()
     assert not run(VolumeKind, volumes=volumes)["changed"]
-    assert time.monotonic() - begun < 0.5
+    assert time.process_time() - begun < 0.5
 
 
 def test_owner(root: Path, run: Converge, base: Path) -> None:

@@ -85,7 +85,7 @@ def test_conversation(folder: str) -> None:
 
 def test_what_was_meant_for_the_client_before(folder: str) -> None:
     """QEMU tells the next client what it still had to say: seen with QEMU 7.2, events before the greeting, answers after it."""
-    stale = [{"return": {"status": "stale"}, "id": "ikcloud-1-2-3"}, {"error": {"desc": "stale"}, "id": 7}]
+    stale = [{"return": {"status": "stale"}, "id": "ikcloud-1-2-3"}, {"error": {"desc": "stale"}, "id": None}]
     answers = [
         b"half a line}\n" + line({"event": "JOB_STATUS_CHANGE"}, *stale, GREETING),
         line(*stale, {"return": {}}),
@@ -98,7 +98,8 @@ def test_what_was_meant_for_the_client_before(folder: str) -> None:
 
 def test_scripts_hear_what_was_meant_for_the_client_before(folder: str) -> None:
     stale = {"return": {"status": "paused"}, "id": -1}
-    server = Server(folder, [line({"event": "JOB_STATUS_CHANGE"}, GREETING), line(stale, {"return": {}}), line(stale, {"return": {"status": "running"}})])
+    greeting = b"half a line}\n" + line({"event": "JOB_STATUS_CHANGE"}, GREETING)
+    server = Server(folder, [greeting, line(stale, {"return": {}}), line(stale, {"return": {"status": "running"}})])
     text = qmp_script(item(), LAYOUT).replace(paths(item(), LAYOUT).qmp, server.path)
     done = subprocess.run([sys.executable, "-I", "-", "query-status"], input=text, capture_output=True, text=True, check=False, timeout=60)
     assert json.loads(done.stdout) == {"status": "running"}, done.stderr
@@ -117,6 +118,7 @@ def test_status(folder: str) -> None:
         ([line(GREETING), line({"return": {}}), line({"error": {"class": "GenericError", "desc": "no such device"}})], "refused query-status: no such device"),
         ([line(GREETING), line({"return": {}})], "closed"),
         ([line({"hello": 1})], "not QMP"),
+        ([line({"event": "RTC_CHANGE"})], "does not answer"),
         ([b"HTTP/1.1 400\n"], "not QMP"),
         ([b"[]\n"], "not QMP"),
         ([b""], "does not answer"),
