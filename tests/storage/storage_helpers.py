@@ -9,12 +9,15 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Kind, argument_spec
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import status
 from webserver import Web
 
 IMAGE = "/bionic/current/bionic-server-cloudimg-amd64.img"
@@ -33,6 +36,18 @@ def declare(kind: type[Kind], **params: Any) -> Kind:
 def qemu_img(*arguments: str) -> str:
     """Run qemu-img and give what it prints."""
     return subprocess.run(["qemu-img", *arguments], check=True, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout
+
+
+def wait_for_qemu(socket: Path) -> None:
+    """Wait until a QEMU answers, which has its disks open then."""
+    until = time.monotonic() + 30
+    while True:
+        try:
+            status(str(socket))
+            return
+        except ComputeError:
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
 
 def sha256(data: bytes) -> str:

@@ -17,7 +17,7 @@ import yaml
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.iso9660 import read_files
 from ansible_collections.ikcloud.compute.plugins.module_utils.seed_kind import SeedKind
-from storage_helpers import Converge, declare
+from storage_helpers import Converge, declare, wait_for_qemu
 
 NAME = "compute-af95e879"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7u5ZQzQxGJ1lF2R1nWmXk0iW0bqkPjv0o8kqB3xY6e me@here"
@@ -204,11 +204,9 @@ def guest(root: Path, run: Converge) -> Iterator[None]:
     run(SeedKind, seeds=[SEED])
     pid = root / f"run/instances/{NAME}/{NAME}.pid"
     argv = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "none", "-S", "-pidfile", str(pid)]
+    argv += ["-qmp", f"unix:{root}/qmp.sock,server=on,wait=off"]
     process = subprocess.Popen([*argv, "-drive", f"file={image_of(root)},format=raw,if=none,id=seed,readonly=on"])
-    deadline = time.monotonic() + 20
-    while not pid.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.2)
+    wait_for_qemu(root / "qmp.sock")
     yield
     process.terminate()
     process.wait()

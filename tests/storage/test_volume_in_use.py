@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import engine
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
-from storage_helpers import Converge, qemu_img
+from storage_helpers import Converge, qemu_img, wait_for_qemu
 
 NAME = "compute-af95e879"
 
@@ -44,9 +43,7 @@ def guest(root: Path, run: Converge) -> Iterator[Path]:
     argv = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "none", "-S", "-qmp", f"unix:{folder}/qmp.sock,server=on,wait=off"]
     argv += ["-drive", f"file={file_of(root)},format=qcow2,if=none,id=disk0", "-drive", f"file={file_of(root, 'data-1')},format=qcow2,if=none,id=disk1"]
     process = subprocess.Popen(argv)
-    deadline = time.monotonic() + 20
-    while not (folder / "qmp.sock").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for_qemu(folder / "qmp.sock")
     yield folder
     process.terminate()
     process.wait()
