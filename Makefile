@@ -55,7 +55,7 @@ unit: venv ## Run the tests that take neither root nor a node
 
 real: venv ## Run the tests against this machine's own tools, in namespaces and folders of their own
 	tests/tools/packages
-	python -m pytest -q --numprocesses 2 --dist worksteal $(wildcard $(addprefix tests/,netns storage qemu refusals))
+	python -m pytest -q --numprocesses 3 --dist worksteal $(wildcard $(addprefix tests/,netns storage qemu refusals))
 
 kill: venv ## Kill site at every step there is, on nodes that are containers, and look whether the next run mends it (POINTS=1-50 for some)
 	tests/tools/packages

@@ -12,7 +12,8 @@ from typing import Any
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     tally = os.environ.get("IKCLOUD_TALLY")
-    if tally:
+    # A worker of xdist counts, too, what its master counts.
+    if tally and "PYTEST_XDIST_WORKER" not in os.environ:
         counts = {kind: len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "error", "skipped")}
         with Path(tally).open("a", encoding="ascii") as stream:
             stream.write(f"{counts['passed']} {counts['failed'] + counts['error']} {counts['skipped']}\n")
