@@ -9,6 +9,7 @@ a picture of the node (picture.py).
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import json
 import os
@@ -41,6 +42,8 @@ def run_module(call: dict[str, Any]) -> None:
 def in_process(call: dict[str, Any]) -> Answer:
     """Run a module in a process of its own and wait for that process alone: what it has started may live on, as with Ansible."""
     streams = {name: os.memfd_create(name) for name in ("result", "errors", "notes")}
+    # Threads write notes at the same time, and a memfd has no lock for its position as a file has (f_mode's FMODE_ATOMIC_POS): one went over another.
+    fcntl.fcntl(streams["notes"], fcntl.F_SETFL, os.O_APPEND)
     pid = os.fork()
     if pid == 0:
         status = 1
