@@ -27,7 +27,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import near
 ARGUMENTS = (*DECLARATION, "group", "node_info", "nodes", "rebuild")
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
     """Compile the declaration. It runs on the controller and changes nothing, so check mode is no different."""
 
     TRANSFERS_FILES = False

@@ -22,7 +22,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import show
 ARGUMENTS = ("group", "planned", "json", "markdown", "commands", "fail_on_changes", "display", "only_validate")
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
     """Show what a run changed or would change. It runs on the controller; the files that it writes are no part of the cloud, so check mode is no different."""
 
     TRANSFERS_FILES = False

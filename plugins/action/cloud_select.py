@@ -18,7 +18,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.select import sele
 ARGUMENTS = ("instances", "group", "instance_info", "snapshots")
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
     """Find the nodes of instances. It runs on the controller and changes nothing."""
 
     TRANSFERS_FILES = False

@@ -33,7 +33,7 @@ VARIABLES = (
 ARGUMENTS = ("group", "node_info", "instance_info", "width", "display")
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
     """Show what there is. It runs on the controller and changes nothing."""
 
     TRANSFERS_FILES = False

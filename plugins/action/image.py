@@ -30,7 +30,7 @@ _ASYNC_KEYS = ("ansible_job_id", "results_file", "started", "finished", "stdout"
 display = Display()
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
     """Run the module, and show its downloads while it runs."""
 
     TRANSFERS_FILES = False

@@ -19,11 +19,11 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
 
-from lab import apt  # noqa: E402
-from lab.cluster import Cluster  # noqa: E402
-from lab.container import Containers  # noqa: E402
-from lab.host import os_release  # noqa: E402
-from lab.settings import Settings, node_name, underlay_address  # noqa: E402
+from lab import apt  # noqa: E402  # found by the path that is set above
+from lab.cluster import Cluster  # noqa: E402  # found by the path that is set above
+from lab.container import Containers  # noqa: E402  # found by the path that is set above
+from lab.host import os_release  # noqa: E402  # found by the path that is set above
+from lab.settings import Settings, node_name, underlay_address  # noqa: E402  # found by the path that is set above
 
 PACKAGES = ("libvirt-daemon-system", "libvirt-clients", "virtinst", "python3-libvirt", "python3-lxml")
 PLACE = "/var/lib/libvirt/images/bench"  # where libvirt's users keep disks

@@ -19,9 +19,9 @@ import ansible
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
 
-from lab.cluster import Cluster  # noqa: E402
-from lab.container import Containers  # noqa: E402
-from lab.settings import Settings, node_index, underlay_address  # noqa: E402
+from lab.cluster import Cluster  # noqa: E402  # found by the path that is set above
+from lab.container import Containers  # noqa: E402  # found by the path that is set above
+from lab.settings import Settings, node_index, underlay_address  # noqa: E402  # found by the path that is set above
 
 ROOT = "/var/lib/compute-service"
 PLACE = "/opt/ikcloud-tests"

@@ -17,7 +17,7 @@ import yaml
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tests" / "tools"))
 
-import cloud  # noqa: E402
+import cloud  # noqa: E402  # found by the path that is set above
 
 # Those that look at all nodes at once; the others run on one.
 WHOLE_CLOUD = ("cloud_plan", "cloud_report", "cloud_status")

@@ -65,7 +65,7 @@ class Node:
         """Give how a playbook of the collection (or one by its path) went, and the record of its tasks."""
         (self.folder / "declaration.json").write_text(json.dumps(declaration))
         records = self.folder / "records"
-        shutil.rmtree(records, ignore_errors=True)
+        shutil.rmtree(records, ignore_errors=True)  # there are none before the first run
         done = self.run(
             *("ansible-playbook", "-i", str(self.folder / "hosts.yml"), "-e", f"@{self.folder / 'declaration.json'}"),
             *(playbook if playbook.endswith(".yml") else f"ikcloud.compute.{playbook}", *options),

@@ -30,7 +30,7 @@ def test_the_list_changes_during_the_download(root: Path, run: Converge, web: We
             web.files[SUMS] = new
         original(request, content, start)
 
-    web._send = send  # type: ignore[method-assign]
+    web._send = send  # type: ignore[method-assign]  # the list is to change while the image is sent
     assert "msg" not in run(ImageKind, images=[bionic(web)])
 
 

@@ -22,7 +22,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
 
-from lab.settings import Settings  # noqa: E402
+from lab.settings import Settings  # noqa: E402  # found by the path that is set above
 
 SITE = "ikcloud.compute.site"
 # Two Debian guests at once, in an emulated machine on two cores, have needed 200 s until they can be logged in to.

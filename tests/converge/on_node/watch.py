@@ -98,7 +98,7 @@ class Watch:
         time.sleep(60)
 
 
-class Popen(subprocess.Popen):  # type: ignore[type-arg]
+class Popen(subprocess.Popen):  # type: ignore[type-arg]  # of text or of bytes, as who starts it says
     """A child that is watched."""
 
     def __init__(self, args: Any, *more: Any, **options: Any) -> None:
@@ -191,7 +191,7 @@ def begin(notes: int, kill: dict[str, Any] | None, points: bool) -> None:
         return execute(monitor, name, arguments)
 
     qmp.Qmp.execute = watched
-    subprocess.Popen = Popen  # type: ignore[misc]
+    subprocess.Popen = Popen  # type: ignore[misc]  # to replace it is the purpose
     sys.addaudithook(WATCH.hook)
 
 
