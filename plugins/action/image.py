@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The action plugin of image: shows how far downloads have come. What is done is the module's affair alone.
 
-The module is first run in check mode. When it has nothing to do, that was all: one call to the node. When it is to download
-something, it is run in the background (Ansible's own async), and a line of shell asks every second what has come so far: the
-sizes of the files on the node's disk.
+Where an image has a URL, the module is first run in check mode. When it has nothing to do, that was all: one call to the node. When it
+is to download something, it is run in the background (Ansible's own async), and a line of shell asks every second what has come so far:
+the sizes of the files on the node's disk.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import posixpath
 import shlex
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -49,12 +50,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
         if self._task.check_mode or self._task.async_val:
             background = bool(self._task.async_val and not self._task.check_mode)
             return self._as(task_vars, background)
+        if not self._may_download():
+            return self._as(task_vars)
         plan = self._as(task_vars, check_mode=True)
         if plan.get("failed") or not (plan.get("changed") or plan.get("warnings")):
             return plan
         if not any(command.startswith("wget -c ") for command in plan.get("commands", [])):
             return self._as(task_vars)
         return self._show(task_vars)
+
+    def _may_download(self) -> bool:
+        images = self._task.args.get("images")
+        return not isinstance(images, list) or any(not isinstance(item, Mapping) or item.get("url") for item in images)
 
     def _as(self, task_vars: dict[str, Any], wrap_async: bool = False, **attributes: Any) -> dict[str, Any]:
         """Run the module, with other attributes of the task than it has."""

@@ -160,11 +160,12 @@ class Boot:
             text = unit_text(self.layout)
             if self.unit != text:
                 steps.append(Write(UNIT_FILE, text, stage=STAGE_FILES))
-                steps.append(Run(("systemctl", "daemon-reload"), stage=STAGE_UNIT))
+                # A new one it finds by itself.
+                steps += [Run(("systemctl", "daemon-reload"), stage=STAGE_UNIT)] if self.unit is not None or self.enabled else []
             if not self.enabled:
                 # Started, as it is after a reboot (replaying what is there changes nothing), and first, so that one that is enabled was started.
                 steps.append(Run(("systemctl", "start", UNIT), stage=STAGE_UNIT))
-                steps.append(enable_units([UNIT], self.unit != text, STAGE_UNIT))
+                steps.append(enable_units([UNIT], STAGE_UNIT))
         new = self.unit is None if self.systemd else "up" not in self.files
         return [Change(UNIT, "create" if new else "update", steps=steps, reasons=[] if new else ["it differs"])] if steps else []
 
@@ -182,7 +183,7 @@ class Boot:
         if self.unit is not None and is_marked(self.unit):
             self._refuse_another_root()
             if self.systemd:
-                steps.append(Run(("systemctl", "disable", "--now", UNIT), stage=STAGE_UNIT))
+                steps.append(Run(("systemctl", "disable", "--no-reload", "--now", UNIT), stage=STAGE_UNIT))
             steps.append(Remove(UNIT_FILE, stage=STAGE_UNIT))
             if self.systemd:
                 steps.append(Run(("systemctl", "daemon-reload"), stage=STAGE_UNIT))

@@ -96,7 +96,7 @@ class InstanceKind(Kind):
         layout = self.layout
         ids = {qemu.identifier(item): item["name"] for item in items}
         found: dict[str, Found] = {}
-        for instance in read_instances(layout, list(ids), talk=not self.absent).values():
+        for instance in read_instances(layout, list(ids), stale=True, talk=not self.absent).values():
             name = ids.get(instance.id, instance.name)
             complete = layout.instance(f"compute-{instance.id}").start in instance.files
             if not complete and not instance.owned:
@@ -195,13 +195,13 @@ class InstanceKind(Kind):
             change.steps.append(Run(("systemctl", "start", systemd.TIMER), stage=2))
             links.insert(0, systemd.TIMER)
         if links:
-            change.steps.append(enable_units(links, reload, stage=2))
+            change.steps.append(enable_units(links, stage=2))
         if disable:
             change.steps.append(Run(("systemctl", "disable", *map(systemd.unit, sorted(disable))), stage=2))
         if gone:
             change.action = "delete"
             there = self.timer or f"{systemd.UNIT_FOLDER}/{systemd.TIMER}" in self.shared
-            change.steps += [Run(("systemctl", "disable", "--now", systemd.TIMER), stage=6)] if there else []
+            change.steps += [Run(("systemctl", "disable", "--no-reload", "--now", systemd.TIMER), stage=6)] if there else []
             change.steps += [Remove(path, stage=6) for path in gone]
         if gone or 5 in touched:
             change.steps.append(Run(("systemctl", "daemon-reload"), stage=6))

@@ -71,7 +71,7 @@ class StartInstance(Run):
                 state = "it has ended"
                 break
             time.sleep(pause)
-            pause = min(0.5, pause * 1.5)
+            pause = min(0.1, pause * 1.5)
         words = systemd.journal_tail(self.unit) if self.unit else ""
         raise ComputeError(f"QEMU was started with `{self.text}` and does not run: {state}." + (f" It last said: {words}" if words else ""))
 

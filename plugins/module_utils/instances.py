@@ -40,7 +40,7 @@ class Instance:
     :ivar truth: What it said over QMP, where it was asked and has answered.
     :ivar silent: Whether it was asked and has not answered.
     :ivar replaced: Which of its files were replaced since it has them open, a phrase each; looked at where QEMU was asked.
-    :ivar unit: What systemd says (ActiveState…); empty where systemd does not run.
+    :ivar unit: What systemd says (ActiveState…); empty where systemd does not run, or has not loaded it.
     :ivar owner: The user whom the folder belongs to, whom QEMU runs as.
     """
 
@@ -86,11 +86,12 @@ class Instance:
         return ("-daemonize", "") in self.options
 
 
-def read_instances(layout: Layout, also: list[str] | None = None, units: bool = True, talk: bool = False) -> dict[str, Instance]:
+def read_instances(layout: Layout, also: list[str] | None = None, units: bool = True, stale: bool = False, talk: bool = False) -> dict[str, Instance]:
     """Read all instances below a root, by name.
 
     :param also: Ids whose units and drop-ins to look for even if there is no folder.
     :param units: Whether to ask systemd, which takes one process.
+    :param stale: Whether to ask it also whether it has to read a unit again, which takes a millisecond for each.
     :param talk: Whether to ask each QEMU over QMP, a few milliseconds side by side.
     """
     found: list[Instance] = []
@@ -108,7 +109,10 @@ def read_instances(layout: Layout, also: list[str] | None = None, units: bool = 
         found.append(instance)
     states: dict[str, dict[str, str]] = {}
     asked = [instance for instance in found if talk and instance.owned and instance.running is not None]
-    questions: list[Callable[[], None]] = [lambda: states.update(systemd.states([systemd.unit(instance.id) for instance in found]))] if units else []
+    questions: list[Callable[[], None]] = []
+    if units:
+        names = [systemd.unit(instance.id) for instance in found]
+        questions.append(lambda: states.update(systemd.states(names) if stale else systemd.loaded()))
     questions += [partial(_talk, instance, layout) for instance in asked]
     side_by_side(lambda question: question(), questions, workers=16)
     by_name: dict[str, Instance] = {}

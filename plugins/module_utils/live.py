@@ -79,10 +79,10 @@ def former(started: qemu.Options) -> frozenset[str]:
 
 
 def _ask(qmp: Qmp, known: frozenset[str]) -> Truth:
-    listed, slots, cpus, network, named, pci = qmp.execute_all(
+    listed, slots, network, named, pci = qmp.execute_all(
         [
-            ("qom-list", {"path": "/machine/peripheral"}), ("query-hotpluggable-cpus", {}), ("query-cpus-fast", {}),
-            ("human-monitor-command", {"command-line": "info network"}), ("query-named-block-nodes", {"flat": True}), ("query-pci", {}),
+            ("qom-list", {"path": "/machine/peripheral"}), ("query-hotpluggable-cpus", {}), ("human-monitor-command", {"command-line": "info network"}),
+            ("query-named-block-nodes", {"flat": True}), ("query-pci", {}),
         ]
     )  # fmt: skip
     devices = {entry["name"]: child.group(1) for entry in listed for child in [_CHILD.fullmatch(entry["type"])] if child}
@@ -96,18 +96,14 @@ def _ask(qmp: Qmp, known: frozenset[str]) -> Truth:
             inserted = entry["inserted"]
             disks[name] = qemu.blockdev(inserted["node-name"], inserted["file"], inserted["drv"], bool(inserted["ro"]))
     serials = {name: str(qmp.execute("qom-get", {"path": f"/machine/peripheral/{name}", "property": "serial"}) or "") for name in disks}
-    balloon = "balloon" in devices
+    kept, given_back = _memory_of(qmp, pci) if "balloon" in devices else (None, 0)
     return Truth(
-        cpus=len(cpus), slots=tuple(free), room=len(slots), devices=devices, cards=cards, disks=disks, former=known,
+        cpus=sum("qom-path" in slot for slot in slots), slots=tuple(free), room=len(slots), devices=devices, cards=cards, disks=disks, former=known,
         serials={name: serial for name, serial in serials.items() if serial},
-        given_back=_given_back(qmp, pci) if balloon else 0, kept=int(qmp.execute("query-balloon")["actual"]) if balloon else None,
+        given_back=given_back, kept=kept,
         backends={name: _netdev(name, rest) for name, rest in _BACKEND.findall(network)},
         nodes=tuple(sorted(node["node-name"] for node in named if str(node.get("node-name", "")).startswith("volume-"))),
     )  # fmt: skip
-
-
-def _monitor(qmp: Qmp, line: str) -> str:
-    return str(qmp.execute("human-monitor-command", {"command-line": line}))
 
 
 def _netdev(name: str, said: str) -> str:
@@ -125,17 +121,26 @@ def _card(qmp: Qmp, name: str) -> str:
     return qemu.card_device(str(netdev), name, str(mac), int(mtu), not rom)
 
 
-def _given_back(qmp: Qmp, pci: Any) -> int | None:
-    """Read what the guest is asked to give back from the balloon's register: ``query-balloon`` only says how far the guest has come."""
-    for bus in pci:
-        for device in bus["devices"]:
-            if device["qdev_id"] != "balloon":
-                continue
-            bars = {region["bar"]: region for region in device["regions"]}
-            port = bars[0]["address"] if 0 in bars and bars[0]["type"] == "io" and 1 not in bars else 0
-            found = _PORT.search(_monitor(qmp, f"i /w {port + _CONFIG:#x}")) if 0 < port < 1 << 16 else None
-            return int(found.group(1), 16) * _PAGE if found else None
-    return None
+def _memory_of(qmp: Qmp, pci: Any) -> tuple[int, int | None]:
+    """Give what the guest has of its memory, and what it is asked to give back, both in bytes.
+
+    The latter stands in the balloon's register: ``query-balloon`` only says how far the guest has come. It is None before the BIOS has given
+    the register its place.
+    """
+    questions: list[tuple[str, dict[str, Any]]] = [("query-balloon", {})]
+    port = next((_port(device) for bus in pci for device in bus["devices"] if device["qdev_id"] == "balloon"), 0)
+    if port:
+        questions.append(("human-monitor-command", {"command-line": f"i /w {port + _CONFIG:#x}"}))
+    balloon, *register = qmp.execute_all(questions)
+    found = _PORT.search(str(register[0])) if register else None
+    return int(balloon["actual"]), int(found.group(1), 16) * _PAGE if found else None
+
+
+def _port(device: dict[str, Any]) -> int:
+    """Give the I/O port at which a virtio device's own registers are, 0 while they have no place."""
+    bars = {region["bar"]: region for region in device["regions"]}
+    address = int(bars[0]["address"]) if 0 in bars and bars[0]["type"] == "io" and 1 not in bars else 0
+    return address if 0 < address < 1 << 16 else 0
 
 
 def corrected(started: qemu.Options, truth: Truth, forecast: qemu.Options) -> qemu.Options:

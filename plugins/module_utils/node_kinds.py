@@ -72,8 +72,9 @@ def converge_all(params: Item, check_mode: bool) -> Item:
         result["commands"] += found["commands"]
         result["changed"] = result["changed"] or found["changed"]
         words = found.pop("msg", None)
-        # Of what is as it should be its state is not told: of a hundred instances that would be most of what the controller reads.
+        # Of what is as it should be nothing is told: of a hundred instances that would be most of what the controller reads.
         changed = {entry["name"] for entry in found["results"] if entry["action"] != "none"}
+        found["results"] = [entry for entry in found["results"] if entry["name"] in changed or entry["restart_required"]]
         found.update({part: {key: state for key, state in found[part].items() if key in changed} for part in ("before", "after")})
         done[name] = found
         if words:

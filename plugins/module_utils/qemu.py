@@ -34,6 +34,8 @@ FIRST_SLOT, MAX_DISKS = 16, 16
 MAX_SERIAL = 20
 _BALLOON = re.compile(r'\{"value": ([0-9]+)\}')
 _HEADER = re.compile(rf"#!/bin/sh\n# {re.escape(OWNER)} instance ([a-z0-9-]+)\n# labels: (.*)\n")
+# A command in which no character has a meaning to a shell.
+_PLAIN = re.compile(r"[A-Za-z0-9@%+=:,./_\- \n]*")
 _WORDS = {"-name": "name", "-machine": "machine", "-cpu": "cpu_model", "-vnc": "vnc", "-boot": "boot order"}
 
 
@@ -215,15 +217,22 @@ def parse_script(text: str) -> tuple[str, dict[str, Any], Options] | None:
         labels = json.loads(header.group(2))
     except ValueError:
         labels = {}
-    try:
-        words = shlex.split(text[header.end() :].replace("\\\n", " "), comments=True)
-    except ValueError:
-        words = []
+    words = _words(text[header.end() :].replace("\\\n", " "))
     balloon = _BALLOON.fullmatch(words[3]) if words[1:3] == ["--wait", "balloon"] and words[6:8] == ["&", "exec"] else None
     words = words[7:] if balloon else words
     given = parse_options(words[2:] if words[:1] == ["exec"] else [])
     given += [(MEMORY, str(int(balloon.group(1)) >> 20))] if balloon else []
     return header.group(1), labels if isinstance(labels, dict) else {}, given
+
+
+def _words(text: str) -> list[str]:
+    """Split a command as a shell does; what a person edited beyond reading is no words."""
+    if _PLAIN.fullmatch(text):
+        return text.split()  # a hundred times as fast
+    try:
+        return shlex.split(text, comments=True)
+    except ValueError:
+        return []
 
 
 def parse_options(words: list[str]) -> Options:

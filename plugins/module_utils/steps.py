@@ -173,12 +173,9 @@ class Do(Step):
         self.function()
 
 
-def enable_units(names: list[str], just_reloaded: bool, stage: int) -> Run:
-    """Give the step that has units start at boot, all at once.
-
-    :param just_reloaded: Whether systemd has read its units again just before; then it is spared to do so once more, which takes 0.2 s or longer.
-    """
-    return Run(("systemctl", "enable", *(["--no-reload"] if just_reloaded else []), *names), stage=stage)
+def enable_units(names: list[str], stage: int) -> Run:
+    """Give the step that has units start at boot, all at once: links for then, which systemd need not hear of now (that takes 0.2 s or longer)."""
+    return Run(("systemctl", "enable", "--no-reload", *names), stage=stage)
 
 
 def user_ids(user: str) -> tuple[int, int]:

@@ -242,20 +242,32 @@ def timer_enabled() -> bool:
 
 
 def states(names: list[str]) -> dict[str, dict[str, str]]:
-    """Ask systemd once for the states of units.
+    """Ask systemd once for the states of units, all there is to know of them; that takes it a millisecond for each.
 
     :param names: Unit names.
-    :returns: For each its ActiveState, SubState, Result, MainPID and NeedDaemonReload (org.freedesktop.systemd1(5)); nothing where systemd does not run.
+    :returns: For each its ActiveState, SubState and NeedDaemonReload (org.freedesktop.systemd1(5)); nothing where systemd does not run.
     """
     if not names or not is_running():
         return {}
-    done = run(["systemctl", "show", "--property=Id,ActiveState,SubState,Result,MainPID,NeedDaemonReload", "--", *names], timeout=60, check=False)
+    done = run(["systemctl", "show", "--property=Id,ActiveState,SubState,NeedDaemonReload", "--", *names], timeout=60, check=False)
     found: dict[str, dict[str, str]] = {}
     for block in done.stdout.split("\n\n"):
         properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if "Id" in properties:
             found[properties["Id"]] = properties
     return found
+
+
+def loaded() -> dict[str, dict[str, str]]:
+    """Ask systemd once which instances' units it has loaded, which are those that run, or have failed.
+
+    :returns: For each its ActiveState and SubState; nothing where systemd does not run.
+    """
+    if not is_running():
+        return {}
+    argv = ["systemctl", "list-units", "--all", "--full", "--plain", "--no-legend", "--no-pager", unit("*")]
+    lines = [line.split() for line in run(argv, timeout=60, check=False).stdout.splitlines()]
+    return {words[0]: {"ActiveState": words[2], "SubState": words[3]} for words in lines if len(words) > 3}
 
 
 def journal_tail(name: str, lines: int = 5) -> str:

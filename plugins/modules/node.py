@@ -115,8 +115,8 @@ commands:
   sample: [ip link add dev br-gnv-fc814e42 type bridge stp_state 0, ip link set dev br-gnv-fc814e42 up]
 kinds:
   description:
-    - What the module of each kind returns, by the names of the lists that were looked at; without its C(diff), and with C(before) and C(after) only of
-      what is changed.
+    - What the module of each kind returns, by the names of the lists that were looked at; without its C(diff), with C(before) and C(after) only of
+      what is changed, and with C(results) only of that and of what waits for a restart.
   returned: always
   type: dict
   sample:

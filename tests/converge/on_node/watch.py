@@ -32,7 +32,7 @@ CHANGES = {
 }  # fmt: skip
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 READERS = re.compile(
-    r"ip .*(-j|-json)\b|bridge -j |nft -j |systemctl (show|is-\w+) |journalctl |unshare --net |sysctl -n |getent |qemu-system-\w+ (--version|-M)"
+    r"ip .*(-j|-json)\b|bridge -j |nft -j |systemctl (show|list-units|is-\w+) |journalctl |unshare --net |sysctl -n |getent |qemu-system-\w+ (--version|-M)"
 )
 QMP_READERS = re.compile(r"query-|qom-get|qom-list|qmp_capabilities|human-monitor-command")
 STARTS = re.compile(r"systemctl (?:re)?start (compute-instance@\w+\.service)")

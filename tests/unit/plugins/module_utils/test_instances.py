@@ -130,7 +130,7 @@ def test_enabled_without_folder(layout: Layout, units: Path) -> None:
 
 
 def test_unit_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "MainPID=4711\nResult=success\nId=compute-instance@a.service\nActiveState=active\n\nId=compute-instance@b.service\nActiveState=inactive\n"
+    text = "NeedDaemonReload=no\nId=compute-instance@a.service\nActiveState=active\n\nId=compute-instance@b.service\nActiveState=inactive\n"
     monkeypatch.setattr(systemd, "is_running", lambda: True)
     monkeypatch.setattr(systemd, "run", lambda argv, **options: subprocess.CompletedProcess(argv, 0, text, ""))
     found = systemd.states(["compute-instance@a.service", "compute-instance@b.service"])
@@ -189,3 +189,16 @@ def test_no_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kvm, "_answers", {})
     monkeypatch.setattr("os.path.exists", lambda path: False)
     assert kvm.kvm_works("somebody") == (False, "there is no /dev/kvm")
+
+
+def test_loaded_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "compute-instance@0000000a.service loaded active running Instance compute-0000000a\n"
+        "compute-instance@0000000b.service loaded failed failed  Instance compute-0000000b\n"
+    )
+    monkeypatch.setattr(systemd, "is_running", lambda: True)
+    monkeypatch.setattr(systemd, "run", lambda argv, **options: subprocess.CompletedProcess(argv, 0, text, ""))
+    assert systemd.loaded() == {
+        "compute-instance@0000000a.service": {"ActiveState": "active", "SubState": "running"},
+        "compute-instance@0000000b.service": {"ActiveState": "failed", "SubState": "failed"},
+    }

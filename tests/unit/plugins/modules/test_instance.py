@@ -150,7 +150,7 @@ def test_power() -> None:
     assert changes[0].reasons == ["is running, declared stopped"]
     assert commands(after(again(kind, off), stopped)[0]) == []
     changes, _have = after(again(kind, TALK), stopped)
-    assert commands(changes) == [f"systemctl enable {UNIT}", f"systemctl start {UNIT}"]
+    assert commands(changes) == [f"systemctl enable --no-reload {UNIT}", f"systemctl start {UNIT}"]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_remove_and_the_last_one_takes_all() -> None:
         f"systemctl stop {UNIT}",
         f"systemctl reset-failed {UNIT}",
         f"rm -rf {FOLDER}",
-        "systemctl disable --now compute-console.timer",
+        "systemctl disable --no-reload --now compute-console.timer",
         "rm -f /etc/systemd/system/compute-instance@.service",
         "rm -f /etc/systemd/system/compute-console.service",
         "rm -f /etc/systemd/system/compute-console.timer",
@@ -266,7 +266,10 @@ def test_what_an_interrupted_removal_has_left_goes() -> None:
     assert rmdir in commands(changes) and f"rm -f {drop_in}" not in commands(changes) and left == {}
     # Nothing is declared and nothing is there but what all share; its timer may still run.
     kind.timer = False
-    assert commands(after(again(kind), {})[0])[:2] == ["systemctl disable --now compute-console.timer", "rm -f /etc/systemd/system/compute-instance@.service"]
+    assert commands(after(again(kind), {})[0])[:2] == [
+        "systemctl disable --no-reload --now compute-console.timer",
+        "rm -f /etc/systemd/system/compute-instance@.service",
+    ]
 
 
 def test_remove_with_a_grace_of_its_own() -> None:
