@@ -183,7 +183,8 @@ class Boot:
         if self.unit is not None and is_marked(self.unit):
             self._refuse_another_root()
             if self.systemd:
-                steps.append(Run(("systemctl", "disable", "--no-reload", "--now", UNIT), stage=STAGE_UNIT))
+                # That it is read again here is what lets systemd forget it, even if this run is killed before the last step.
+                steps.append(Run(("systemctl", "disable", "--now", UNIT), stage=STAGE_UNIT))
             steps.append(Remove(UNIT_FILE, stage=STAGE_UNIT))
             if self.systemd:
                 steps.append(Run(("systemctl", "daemon-reload"), stage=STAGE_UNIT))

@@ -201,7 +201,7 @@ class InstanceKind(Kind):
         if gone:
             change.action = "delete"
             there = self.timer or f"{systemd.UNIT_FOLDER}/{systemd.TIMER}" in self.shared
-            change.steps += [Run(("systemctl", "disable", "--no-reload", "--now", systemd.TIMER), stage=6)] if there else []
+            change.steps += [Run(("systemctl", "disable", "--now", systemd.TIMER), stage=6)] if there else []
             change.steps += [Remove(path, stage=6) for path in gone]
         if gone or 5 in touched:
             change.steps.append(Run(("systemctl", "daemon-reload"), stage=6))

@@ -231,7 +231,7 @@ def test_remove_and_the_last_one_takes_all() -> None:
         f"systemctl stop {UNIT}",
         f"systemctl reset-failed {UNIT}",
         f"rm -rf {FOLDER}",
-        "systemctl disable --no-reload --now compute-console.timer",
+        "systemctl disable --now compute-console.timer",
         "rm -f /etc/systemd/system/compute-instance@.service",
         "rm -f /etc/systemd/system/compute-console.service",
         "rm -f /etc/systemd/system/compute-console.timer",
@@ -267,7 +267,7 @@ def test_what_an_interrupted_removal_has_left_goes() -> None:
     # Nothing is declared and nothing is there but what all share; its timer may still run.
     kind.timer = False
     assert commands(after(again(kind), {})[0])[:2] == [
-        "systemctl disable --no-reload --now compute-console.timer",
+        "systemctl disable --now compute-console.timer",
         "rm -f /etc/systemd/system/compute-instance@.service",
     ]
 

@@ -271,7 +271,7 @@ def test_the_unit_comes_with_the_first_bridge_and_goes_with_the_last() -> None:
     for kind, item in ((Bridge, BRIDGE), (Tap, TAP)):
         converged(kind, item, kernel, files)
     unit = "# ikcloud.compute\n"
-    gone = ["systemctl disable --no-reload --now compute-networks.service", "rm -f /etc/systemd/system/compute-networks.service", "systemctl daemon-reload"]
+    gone = ["systemctl disable --now compute-networks.service", "rm -f /etc/systemd/system/compute-networks.service", "systemctl daemon-reload"]
     assert told(Tap, [], files, unit) == []
     assert told(Bridge, [], files, unit) == gone  # in check mode the tap's file is still there
     # On somebody else's bridge the tap itself has to care for it.
