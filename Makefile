@@ -6,7 +6,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
 export PYTHONPATH := $(CURDIR)/.venv/collections:$(CURDIR)/tests/tools
 export PYTHONDONTWRITEBYTECODE := 1
 
-LAYERS ?= lint unit real artifact molecule
+LAYERS ?= lint unit real artifact examples pairs kill molecule
 INVENTORY ?= inventory/lab
 # Of make lab-up: vm, or container; and how many nodes.
 KIND := $(or $(KIND),$(IKCLOUD_LAB_KIND),vm)
@@ -75,10 +75,14 @@ bench: venv ## Measure site beside the bare commands, libvirt and a loop over co
 artifact: venv ## Build the collection, install it into an empty folder, and use it from there
 	tests/tools/artifact
 
+examples: venv ## Run the documentation's examples, on nodes that are containers
+	tests/tools/packages
+	tests/tools/examples
+
 molecule: venv ## Run the cloud on the two nodes and look at all of it
 	tests/tools/molecule
 
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
 
-.PHONY: help venv demo lab-up lab-down test lint lint-python lint-ansible lint-sanity unit real kill pairs guests bench artifact molecule clean
+.PHONY: help venv demo lab-up lab-down test lint lint-python lint-ansible lint-sanity unit real kill pairs guests bench artifact examples molecule clean

@@ -55,6 +55,19 @@ class Containers:
     def running(self, name: str) -> int | None:
         return holder(self._folder(name) / "node.pid")
 
+    def first_process(self, name: str) -> int:
+        """The first process inside a node that runs, found by its number there (proc(5), NSpid); it has all of the node's namespaces."""
+        outside = self.running(name)
+        waiting = [outside] if outside else []
+        while waiting:
+            pid = waiting.pop()
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                waiting += map(int, (task / "children").read_text().split())
+            numbers = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NSpid:")).split()[1:]
+            if len(numbers) > 1 and numbers[-1] == "1":
+                return pid
+        raise LookupError(f"{name} does not run")
+
     def holds_port(self, name: str) -> bool:
         return self._forward.pid() is not None
 

@@ -54,9 +54,7 @@ class Node:
         cluster = Cluster(self.settings)
         cluster.up()
         containers = Containers(self.settings)
-        process = containers.running(self.name)
-        assert process
-        self._enter = ["nsenter", f"--target={leader(process)}"]
+        self._enter = ["nsenter", f"--target={containers.first_process(self.name)}"]
         variables = {
             "ansible_host": "127.0.0.1", "ansible_port": cluster.ports()[self.name], "ansible_user": "root", "ansible_pipelining": True,
             "ansible_ssh_common_args": f"-F {self.settings.run}/ssh_config", "ansible_python_interpreter": "/usr/bin/python3",
@@ -121,19 +119,6 @@ class Node:
         self.sh(f"mkdir -p {PLACE} && qemu-img create -q -f qcow2 {IMAGE} 1M && chmod -R a+rX {PLACE}")
         # libvirt's look at what QEMU can do, some seconds at its first use, is not of what is measured.
         self.sh("virsh domcapabilities --virttype qemu >/dev/null")
-
-
-def leader(pid: int) -> int:
-    """Give the first process of a container, by its number inside (proc(5), NSpid), below the process that runs it."""
-    waiting = [pid]
-    while waiting:
-        one = waiting.pop()
-        for task in Path(f"/proc/{one}/task").iterdir():
-            waiting += map(int, (task / "children").read_text().split())
-        numbers = next(line for line in Path(f"/proc/{one}/status").read_text().splitlines() if line.startswith("NSpid:")).split()[1:]
-        if len(numbers) > 1 and numbers[-1] == "1":
-            return one
-    raise LookupError(f"no container runs below process {pid}")
 
 
 def environment(venv: Path, folder: Path, **more: Any) -> dict[str, str]:

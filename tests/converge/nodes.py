@@ -146,26 +146,11 @@ def _source(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if "__pycache__" in entry.name else entry
 
 
-def leader(pid: int) -> int:
-    """Give the first process of a container, by its number inside (proc(5), NSpid), below the process that runs it."""
-    waiting = [pid]
-    while waiting:
-        one = waiting.pop()
-        for task in Path(f"/proc/{one}/task").iterdir():
-            waiting += map(int, (task / "children").read_text().split())
-        numbers = next(line for line in Path(f"/proc/{one}/status").read_text().splitlines() if line.startswith("NSpid:")).split()[1:]
-        if len(numbers) > 1 and numbers[-1] == "1":
-            return one
-    raise LookupError(f"no container runs below process {pid}")
-
-
 def start(settings: Settings) -> list[Node]:
     """Bring a lab up and enter its nodes."""
     Cluster(settings).up()
     containers = Containers(settings)
     nodes = []
     for name in settings.node_names():
-        pid = containers.running(name)
-        assert pid
-        nodes.append(Node(name, leader(pid)))
+        nodes.append(Node(name, containers.first_process(name)))
     return nodes

@@ -25,9 +25,15 @@ A: dict[str, Any] = {
             "image": "one", "nics": [{"network": "blue", "address": "192.168.88.12"}, {"network": "green", "address": "192.168.99.12"}],
             "node": "ik-node-02", "memory": 64, "grace": 0, "accel": "tcg",
         },
+        "db": {
+            "image": "one", "network": "blue", "address": "192.168.88.13", "node": "ik-node-01",
+            "memory": 64, "memory_max": 128, "grace": 0, "accel": "tcg",
+        },
     },
+    "cloud_volumes": {"data-1": {"size": "1M", "instance": "web-2"}},
 }  # fmt: skip
-# The gateways change places, green becomes red with the same VNI and addresses, web-1 changes as much as it can, web-3 takes web-2's place.
+# The gateways change places, green becomes red with the same VNI and addresses, web-1 changes as much as it can, web-3 takes web-2's place and its
+# volume; db goes on as it runs, with more memory, another processor and a volume.
 B: dict[str, Any] = {
     **A,
     "cloud_user": "other",
@@ -42,7 +48,12 @@ B: dict[str, Any] = {
             "node": "ik-node-01", "cpu": 2, "memory": 96, "disk": "2M", "grace": 0, "vnc": "none", "accel": "tcg",
         },
         "web-3": {"image": "two", "network": "red", "address": "192.168.99.12", "node": "ik-node-02", "memory": 64, "grace": 0, "accel": "tcg"},
+        "db": {
+            "image": "one", "network": "blue", "address": "192.168.88.13", "node": "ik-node-01",
+            "cpu": 2, "memory": 96, "memory_max": 128, "grace": 0, "accel": "tcg",
+        },
     },
+    "cloud_volumes": {"data-1": {"size": "2M", "instance": "web-3"}, "data-2": {"size": "1M", "instance": "db"}},
 }  # fmt: skip
 NOTHING: dict[str, Any] = {"cloud_purge": True, "cloud_purge_limit": 10, "cloud_purge_volumes": True}
 SCENARIOS = {"nothing to A": A, "A to B": B, "B to nothing": NOTHING}

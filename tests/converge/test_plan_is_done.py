@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What `plan` lists is what `site` does, always: from one random declaration to the next, on real nodes with real QEMUs.
 
-IKCLOUD_PAIRS is how many (200), IKCLOUD_SEED makes them the same again.
+IKCLOUD_PAIRS is how many (200), IKCLOUD_SEED makes them the same again. Much of it is waiting, so IKCLOUD_LANES (2) labs share them, each with a seed
+of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,34 +70,63 @@ def test_by_the_playbooks(lab: Lab, say: Callable[[str], None], tmp_path: Path) 
         say(f"playbooks: pair {number + 1} of {count}, {len(plan['entries'])} entries")
 
 
-def test_what_is_planned_is_what_is_done(lab: Lab, say: Callable[[str], None]) -> None:
-    pairs = int(os.environ.get("IKCLOUD_PAIRS") or 200)
+class Walk:
+    """One way through random declarations, on nodes of its own."""
+
+    def __init__(self, lab: Lab, seed: int) -> None:
+        self.site, self.seed = lab.bring_up(watch=False), seed
+        self.tried = self.refused = self.commands = 0
+        self.stopped = False
+
+    def go(self, pairs: int, tell: Callable[[], None]) -> None:
+        """Go so many times from one declaration to the next."""
+        walk = Declarations(self.seed)
+        before: dict[str, Any] = {}
+        while self.tried < pairs and not self.stopped:
+            declaration = walk.next()
+            try:
+                outcome = step(self.site, declaration)
+            except AssertionError as error:
+                place = f"IKCLOUD_SEED={self.seed} IKCLOUD_LANES=1, pair {self.tried + 1}"
+                raise AssertionError(f"{place}, from\n{json.dumps(before)}\nto\n{json.dumps(declaration)}\n{error}") from None
+            if isinstance(outcome, ComputeError):
+                assert "protect" in str(outcome), outcome
+                self.refused += 1
+                # As the message says: unprotect first, by declaring it so.
+                declaration = unprotected(before)
+                outcome = step(self.site, declaration)
+                assert not isinstance(outcome, ComputeError), outcome
+                walk.refused()
+            self.tried += 1
+            before = declaration
+            self.commands += sum(len(lines) for one in outcome[1].values() for lines in one.commands)
+            tell()
+
+
+def test_what_is_planned_is_what_is_done(labs: Callable[[int], list[Lab]], say: Callable[[str], None]) -> None:
+    pairs, count = int(os.environ.get("IKCLOUD_PAIRS") or 200), int(os.environ.get("IKCLOUD_LANES") or 2)
     seed = int(os.environ.get("IKCLOUD_SEED") or time.time_ns() % 1_000_000)
-    say(f"\n{pairs} pairs, IKCLOUD_SEED={seed}")
-    site, walk = lab.bring_up(watch=False), Declarations(seed)
-    before: dict[str, Any] = {}
     began = time.monotonic()
-    commands = tried = refused = 0
-    while tried < pairs:
-        declaration = walk.next()
-        try:
-            outcome = step(site, declaration)
-        except AssertionError as error:
-            raise AssertionError(f"IKCLOUD_SEED={seed}, pair {tried + 1}, from\n{json.dumps(before)}\nto\n{json.dumps(declaration)}\n{error}") from None
-        if isinstance(outcome, ComputeError):
-            assert "protect" in str(outcome), outcome
-            refused += 1
-            # As the message says: unprotect first, by declaring it so.
-            declaration = unprotected(before)
-            outcome = step(site, declaration)
-            assert not isinstance(outcome, ComputeError), outcome
-            walk.refused()
-        tried += 1
-        before = declaration
-        commands += sum(len(lines) for one in outcome[1].values() for lines in one.commands)
-        if tried % 20 == 0:
+    walks = [Walk(lab, seed + number) for number, lab in enumerate(labs(count))]
+    say(f"\n{pairs} pairs, IKCLOUD_SEED={seed} and the next {count - 1}")
+
+    def tell() -> None:
+        tried, commands, refused = (sum(values) for values in zip(*((walk.tried, walk.commands, walk.refused) for walk in walks)))
+        if tried % 20 == 0 or tried == pairs:
             say(f"{tried} pairs, {commands} commands, {refused} refused for what is protected, {time.monotonic() - began:.0f} s")
-    assert commands > pairs, "declarations that change nothing prove nothing"
+
+    def go(number: int) -> None:
+        try:
+            walks[number].go(pairs // count + (number < pairs % count), tell)
+        except BaseException:
+            for walk in walks:
+                walk.stopped = True  # the others need not go on
+            raise
+
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(go, range(count)))
+    assert sum(walk.tried for walk in walks) == pairs
+    assert all(walk.commands > walk.tried for walk in walks), "declarations that change nothing prove nothing"
 
 
 def unprotected(declaration: dict[str, Any]) -> dict[str, Any]:
