@@ -6,7 +6,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
 export PYTHONPATH := $(CURDIR)/.venv/collections:$(CURDIR)/tests/tools
 export PYTHONDONTWRITEBYTECODE := 1
 
-LAYERS ?= lint unit real artifact examples pairs kill molecule
+LAYERS ?= lint unit real artifact examples playbooks pairs kill molecule
 INVENTORY ?= inventory/lab
 # Of make lab-up: vm, or container; and how many nodes.
 KIND := $(or $(KIND),$(IKCLOUD_LAB_KIND),vm)
@@ -29,7 +29,8 @@ lab-up: venv ## Start the nodes (KIND=vm or container, NODES=2), after building 
 lab-down: venv ## Stop the nodes and remove their state
 	python -m lab down
 
-test: venv ## Run every test (LAYERS="lint unit" for some)
+test: export SEED ?= 20261123
+test: venv ## Run the tests (LAYERS="lint unit" for some)
 	@tests/tools/layers $(LAYERS)
 
 lint: venv ## Check style, types and documentation
@@ -65,9 +66,13 @@ pairs: venv ## Go from one random declaration to the next, and edit by hand: wha
 	tests/tools/packages
 	IKCLOUD_PAIRS=$(PAIRS) IKCLOUD_SEED=$(SEED) python -m pytest -q tests/converge/test_by_hand.py tests/converge/test_plan_is_done.py
 
+playbooks: venv ## Run the playbooks that act on instances, and look at the guests (in containers; KIND=vm for the vm lab)
+	tests/tools/packages
+	python -m pytest -q tests/lifecycle/test_playbooks.py
+
 guests: venv ## Change, restart and rebuild guests with somebody logged in (in containers; KIND=vm for the vm lab)
 	tests/tools/packages
-	python -m pytest -q tests/lifecycle
+	python -m pytest -q tests/lifecycle/test_live_in_lab.py
 
 bench: venv ## Measure site beside the bare commands, libvirt and a loop over community.libvirt (MANY=20 MOST=100 ROUNDS=2)
 	IKCLOUD_MANY=$(MANY) IKCLOUD_MOST=$(MOST) IKCLOUD_ROUNDS=$(ROUNDS) python -m pytest -q tests/bench
@@ -85,4 +90,4 @@ molecule: venv ## Run the cloud on the two nodes and look at all of it
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
 
-.PHONY: help venv demo lab-up lab-down test lint lint-python lint-ansible lint-sanity unit real kill pairs guests bench artifact examples molecule clean
+.PHONY: help venv demo lab-up lab-down test lint lint-python lint-ansible lint-sanity unit real kill pairs playbooks guests bench artifact examples molecule clean

@@ -8,6 +8,7 @@ All their traffic is in network namespaces of the lab's own (wires.py).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -61,12 +62,13 @@ class Containers:
         waiting = [outside] if outside else []
         while waiting:
             pid = waiting.pop()
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                waiting += map(int, (task / "children").read_text().split())
-            numbers = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NSpid:")).split()[1:]
-            if len(numbers) > 1 and numbers[-1] == "1":
-                return pid
-        raise LookupError(f"{name} does not run")
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    waiting += map(int, (task / "children").read_text().split())
+                numbers = [line.split()[1:] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NSpid:")]
+                if numbers and len(numbers[0]) > 1 and numbers[0][-1] == "1":
+                    return pid
+        raise LookupError(f"{name}: {'it has no first process' if outside else 'it does not run'}")
 
     def holds_port(self, name: str) -> bool:
         return self._forward.pid() is not None

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
@@ -93,6 +94,7 @@ class Boot:
     :ivar systemd: Whether systemd runs this machine; without it there is no unit, but the files are kept.
     :ivar unit: The unit file's text, None when there is none.
     :ivar enabled: Whether the unit is started at boot.
+    :ivar stale: Whether systemd has it otherwise than its file has it by now; as far as it was asked.
     """
 
     layout: Layout
@@ -101,6 +103,7 @@ class Boot:
     systemd: bool = False
     unit: str | None = None
     enabled: bool = False
+    stale: bool = False
 
     def names(self, prefix: str) -> dict[str, list[str]]:
         """Give the objects that have files of a prefix such as ``10-``: name to file names."""
@@ -160,8 +163,9 @@ class Boot:
             text = unit_text(self.layout)
             if self.unit != text:
                 steps.append(Write(UNIT_FILE, text, stage=STAGE_FILES))
-                # A new one it finds by itself.
-                steps += [Run(("systemctl", "daemon-reload"), stage=STAGE_UNIT)] if self.unit is not None or self.enabled else []
+            # A new one it finds by itself.
+            if self.stale or self.unit not in (None, text):
+                steps.append(Run(("systemctl", "daemon-reload"), stage=STAGE_UNIT))
             if not self.enabled:
                 # Started, as it is after a reboot (replaying what is there changes nothing), and first, so that one that is enabled was started.
                 steps.append(Run(("systemctl", "start", UNIT), stage=STAGE_UNIT))
@@ -183,7 +187,7 @@ class Boot:
         if self.unit is not None and is_marked(self.unit):
             self._refuse_another_root()
             if self.systemd:
-                # That it is read again here is what lets systemd forget it, even if this run is killed before the last step.
+                # It has systemd read its units again, so that it forgets this one even if the run is killed before the last step.
                 steps.append(Run(("systemctl", "disable", "--now", UNIT), stage=STAGE_UNIT))
             steps.append(Remove(UNIT_FILE, stage=STAGE_UNIT))
             if self.systemd:
@@ -208,6 +212,12 @@ def read_boot(layout: Layout) -> Boot:
     boot.files = {name: read_text(layout.network(name)) or "" for name in entries}
     boot.up_runs = os.access(layout.network("up"), os.X_OK)
     return boot
+
+
+def is_stale() -> bool:
+    """Ask systemd whether it has to read the unit again: a run that was killed has left that, or somebody who edited it."""
+    argv = ["systemctl", "show", "--property=NeedDaemonReload", "--value", UNIT]
+    return run(argv, timeout=60, check=False).stdout.strip() == "yes"
 
 
 def read_text(path: str) -> str | None:

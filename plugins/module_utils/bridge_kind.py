@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.boot import is_stale
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.links import Link, LinkKind, Repair, required_problems
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import LABELS, mac_address, name_problem
@@ -91,6 +92,11 @@ class Bridge(LinkKind):
 
     def wanted(self, item: Item) -> Item:
         return {"network": item["network"], "mtu": item["mtu"], "addresses": sorted(addresses_of(item)), "up": True}
+
+    def observe(self, items: list[Item]) -> dict[str, Found]:
+        found = super().observe(items)
+        self.boot.stale = self.boot.systemd and is_stale()
+        return found
 
     def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
         return self.boot.bridge_changes(changes, self.prefix, self.links)

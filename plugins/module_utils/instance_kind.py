@@ -26,7 +26,7 @@ SHARED = systemd.TEMPLATE
 
 
 class InstanceKind(Kind):
-    """Virtual machines. Stages: 0 files, 1 daemon-reload, 2 enable and disable, 3 stop or change live, 4 start, 5 remove files, 6 remove what all share."""
+    """Virtual machines. Stages: 0 files, 2 enable and disable, or daemon-reload, 3 stop or change live, 4 start, 5 remove files, 6 remove what all share."""
 
     noun = "instance"
     option = "instances"
@@ -49,6 +49,7 @@ class InstanceKind(Kind):
         self.tools = (("qemu-system-x86_64",) if declared else ()) + (("systemctl",) if systemd_used else ())
         self.shared: dict[str, tuple[str, int]] = {}  # what all share, as it is
         self.timer = False  # whether it is enabled
+        self.stale = False  # whether systemd has one of these otherwise than its file has it by now
         self.drift: dict[str, str] = {}  # what is wrong with an instance's folder, by name
         self.reasons: dict[str, str] = params.get("restart_reasons") or {}  # by compute-<id>
         self.roll = Roll(max(0, params.get("restart_serial") or 0))
@@ -110,6 +111,7 @@ class InstanceKind(Kind):
                 self.drift[item["name"]] = folder_drift(qemu.paths(item, layout).folder, 0o750, self._owner(item))
         self.shared = {path: read for path in systemd.shared_files(layout) for read in [read_plain(path)] if read}
         self.timer = systemd.timer_enabled()
+        self.stale = bool(self.shared) and any(state.get("NeedDaemonReload") == "yes" for state in systemd.states([systemd.CONSOLE, systemd.TIMER]).values())
         return found
 
     observe_bare = observe  # reading needs no tool
@@ -186,9 +188,7 @@ class InstanceKind(Kind):
             self._share(change)
         stale = any(step.path.startswith(systemd.UNIT_FOLDER) for step in change.steps if isinstance(step, Write))
         gone = [path for path in systemd.shared_files(self.layout) if path in self.shared] if last and self._template_is_ours() else []
-        reload = stale or 0 in touched or any(found.raw.unit.get("NeedDaemonReload") == "yes" for found in have.values())
-        if reload:
-            change.steps.append(Run(("systemctl", "daemon-reload"), stage=1))
+        reload = stale or self.stale or 0 in touched or any(found.raw.unit.get("NeedDaemonReload") == "yes" for found in have.values())
         links = list(map(systemd.unit, sorted(enable)))
         if declared and not self.timer:
             # Started first, so that one that is enabled was started, even if this run is killed in between.
@@ -196,6 +196,8 @@ class InstanceKind(Kind):
             links.insert(0, systemd.TIMER)
         if links:
             change.steps.append(enable_units(links, stage=2))
+        elif reload:
+            change.steps.append(Run(("systemctl", "daemon-reload"), stage=2))
         if disable:
             change.steps.append(Run(("systemctl", "disable", *map(systemd.unit, sorted(disable))), stage=2))
         if gone:

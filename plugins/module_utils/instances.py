@@ -40,7 +40,7 @@ class Instance:
     :ivar truth: What it said over QMP, where it was asked and has answered.
     :ivar silent: Whether it was asked and has not answered.
     :ivar replaced: Which of its files were replaced since it has them open, a phrase each; looked at where QEMU was asked.
-    :ivar unit: What systemd says (ActiveState…); empty where systemd does not run, or has not loaded it.
+    :ivar unit: What systemd says (ActiveState…); empty where systemd does not run.
     :ivar owner: The user whom the folder belongs to, whom QEMU runs as.
     """
 
@@ -110,14 +110,16 @@ def read_instances(layout: Layout, also: list[str] | None = None, units: bool = 
     states: dict[str, dict[str, str]] = {}
     asked = [instance for instance in found if talk and instance.owned and instance.running is not None]
     questions: list[Callable[[], None]] = []
-    if units:
+    if units and found:
         names = [systemd.unit(instance.id) for instance in found]
         questions.append(lambda: states.update(systemd.states(names) if stale else systemd.loaded()))
     questions += [partial(_talk, instance, layout) for instance in asked]
     side_by_side(lambda question: question(), questions, workers=16)
     by_name: dict[str, Instance] = {}
+    # What it has not in its memory does not run.
+    unknown = {"ActiveState": "inactive", "SubState": "dead"} if units and systemd.is_running() else {}
     for instance in found:
-        instance.unit = states.get(systemd.unit(instance.id), {})
+        instance.unit = states.get(systemd.unit(instance.id), unknown)
         if not instance.files and not os.path.isdir(instance.folder) and not instance.enabled and not instance.managed:
             continue
         if instance.name in by_name:

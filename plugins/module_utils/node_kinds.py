@@ -74,7 +74,7 @@ def converge_all(params: Item, check_mode: bool) -> Item:
         words = found.pop("msg", None)
         # Of what is as it should be nothing is told: of a hundred instances that would be most of what the controller reads.
         changed = {entry["name"] for entry in found["results"] if entry["action"] != "none"}
-        found["results"] = [entry for entry in found["results"] if entry["name"] in changed or entry["restart_required"]]
+        found["results"] = [entry for entry in found["results"] if entry["name"] in changed or entry["restart_required"] or "error" in entry]
         found.update({part: {key: state for key, state in found[part].items() if key in changed} for part in ("before", "after")})
         done[name] = found
         if words:

@@ -174,8 +174,11 @@ class Do(Step):
 
 
 def enable_units(names: list[str], stage: int) -> Run:
-    """Give the step that has units start at boot, all at once: links for then, which systemd need not hear of now (that takes 0.2 s or longer)."""
-    return Run(("systemctl", "enable", "--no-reload", *names), stage=stage)
+    """Give the step that has units start at boot, all at once. It has systemd read its units again, so that takes no step of its own.
+
+    Without that (``--no-reload``) systemd 255 says of every unit from then on that it is to be read again.
+    """
+    return Run(("systemctl", "enable", *names), stage=stage)
 
 
 def user_ids(user: str) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import DEFAUL
 
 UNIT_FOLDER = "/etc/systemd/system"
 TEMPLATE = "compute-instance@.service"
-TIMER = "compute-console.timer"
+CONSOLE, TIMER = "compute-console.service", "compute-console.timer"
 # What a guest's console log may hold before a timer that looks each minute cuts it to its end.
 CONSOLE_LIMIT_KIB = 1024
 CONSOLE_KEEP_KIB = 256
@@ -164,7 +164,7 @@ def shared_files(layout: Layout) -> dict[str, tuple[str, int]]:
     }
     return {
         f"{UNIT_FOLDER}/{TEMPLATE}": (_TEMPLATE.format(**words), 0o644),
-        f"{UNIT_FOLDER}/compute-console.service": (_CONSOLE_SERVICE.format(**words), 0o644),
+        f"{UNIT_FOLDER}/{CONSOLE}": (_CONSOLE_SERVICE.format(**words), 0o644),
         f"{UNIT_FOLDER}/{TIMER}": (_CONSOLE_TIMER.format(**words), 0o644),
         trim_script(layout): (_TRIM.format(**words), 0o755),
         console_script(layout): (console_text(layout), 0o755),
@@ -259,7 +259,7 @@ def states(names: list[str]) -> dict[str, dict[str, str]]:
 
 
 def loaded() -> dict[str, dict[str, str]]:
-    """Ask systemd once which instances' units it has loaded, which are those that run, or have failed.
+    """Ask systemd once which instances' units it has in its memory: those that run, or have failed, or are wanted at boot.
 
     :returns: For each its ActiveState and SubState; nothing where systemd does not run.
     """

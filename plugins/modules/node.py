@@ -116,7 +116,7 @@ commands:
 kinds:
   description:
     - What the module of each kind returns, by the names of the lists that were looked at; without its C(diff), with C(before) and C(after) only of
-      what is changed, and with C(results) only of that and of what waits for a restart.
+      what is changed, and with C(results) only of that, of what failed, and of what waits for a restart.
   returned: always
   type: dict
   sample:

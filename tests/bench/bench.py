@@ -113,7 +113,7 @@ class Bench:
         most = self.most
         self._note(CREATE, SITE, most, self._site(most))
         self._expect(most)
-        for _round in range(3):
+        for _round in range(2 * self.rounds + 3):  # as often as over one: of more runs the least is less
             self._note(NO_CHANGE, SITE, most, self._site(most))
         self.figures.tasks[most] = self._tasks(most)
         self._site(1)

@@ -16,7 +16,7 @@ from scenarios import SCENARIOS, differences, prepare
 
 def test_killed_on_the_controller(lab: Lab, say: Callable[[str], None], tmp_path: Path) -> None:
     site, playbooks = lab.bring_up(watch=False), Playbooks(lab.settings, tmp_path)
-    times = int(os.environ.get("IKCLOUD_KILLS") or 5)
+    times = int(os.environ.get("IKCLOUD_KILLS") or 2)
     wanted, seconds = {}, {}
     for scenario, declaration in SCENARIOS.items():
         prepare(site, scenario)

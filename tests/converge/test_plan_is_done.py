@@ -104,7 +104,8 @@ class Walk:
 
 
 def test_what_is_planned_is_what_is_done(labs: Callable[[int], list[Lab]], say: Callable[[str], None]) -> None:
-    pairs, count = int(os.environ.get("IKCLOUD_PAIRS") or 200), int(os.environ.get("IKCLOUD_LANES") or 2)
+    pairs = int(os.environ.get("IKCLOUD_PAIRS") or 200)
+    count = min(pairs, int(os.environ.get("IKCLOUD_LANES") or 2))
     seed = int(os.environ.get("IKCLOUD_SEED") or time.time_ns() % 1_000_000)
     began = time.monotonic()
     walks = [Walk(lab, seed + number) for number, lab in enumerate(labs(count))]

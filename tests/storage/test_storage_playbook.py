@@ -51,6 +51,14 @@ def test_downloads_are_seen(root: Path, tmp_path: Path, web: Web, data: bytes) -
     assert len(web.asked(IMAGE)) == 1
 
 
+def test_one_call_where_nothing_is_downloaded(root: Path, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "image").write_bytes(data)
+    task = {"ikcloud.compute.image": {"images": [{"name": "copied", "path": str(tmp_path / "image")}], "root": str(root)}}
+    done = play(tmp_path, [task], "-vvv")
+    assert done.returncode == 0 and "changed=1" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("Using module file") == 1
+
+
 def test_errors_come_through(root: Path, tmp_path: Path, web: Web) -> None:
     wrong = bionic(web, checksum=f"sha256:{sha256(b'')}")
     failed = play(tmp_path, [{"ikcloud.compute.image": {"images": [wrong], "root": str(root)}}])

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import kvm, process, qemu, systemd
@@ -197,7 +198,12 @@ def test_loaded_units(monkeypatch: pytest.MonkeyPatch) -> None:
         "compute-instance@0000000b.service loaded failed failed  Instance compute-0000000b\n"
     )
     monkeypatch.setattr(systemd, "is_running", lambda: True)
-    monkeypatch.setattr(systemd, "run", lambda argv, **options: subprocess.CompletedProcess(argv, 0, text, ""))
+
+    def run(argv: list[str], **_options: Any) -> subprocess.CompletedProcess[str]:
+        assert argv[:2] == ["systemctl", "list-units"] and {"--all", "--plain", "--no-legend", "compute-instance@*.service"} <= set(argv)
+        return subprocess.CompletedProcess(argv, 0, text, "")
+
+    monkeypatch.setattr(systemd, "run", run)
     assert systemd.loaded() == {
         "compute-instance@0000000a.service": {"ActiveState": "active", "SubState": "running"},
         "compute-instance@0000000b.service": {"ActiveState": "failed", "SubState": "failed"},

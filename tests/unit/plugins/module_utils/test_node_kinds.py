@@ -27,6 +27,22 @@ def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+def test_what_is_as_it_should_be_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its entry nor its state; what fails is, and what waits for a restart."""
+    entries = [
+        {"name": "as-declared", "action": "none", "restart_required": False},
+        {"name": "waits", "action": "none", "restart_required": True},
+        {"name": "changed", "action": "update", "restart_required": False},
+        {"name": "failed", "action": "none", "restart_required": False, "error": "it still differs"},
+    ]
+    state = {entry["name"]: {"mtu": 1450} for entry in entries}
+    found = {"changed": True, "before": state, "after": state, "commands": [], "results": entries, "diff": [], "warn": []}
+    monkeypatch.setattr(engine, "converge", lambda kind, check_mode: found)
+    told = converge_all(params(bridges=[]), False)["kinds"]["bridges"]
+    assert [entry["name"] for entry in told["results"]] == ["waits", "changed", "failed"]
+    assert list(told["before"]) == list(told["after"]) == ["changed"]
+
+
 def params(**given: Any) -> dict[str, Any]:
     return {**{name: spec.get("default") for name, spec in argument_spec().items()}, **given}
 

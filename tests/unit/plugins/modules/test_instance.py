@@ -42,9 +42,8 @@ def test_create_with_systemd() -> None:
         f"install -D -m 0755 /dev/stdin {FOLDER}/stop",
         f"install -D -m 0755 /dev/stdin {FOLDER}/qmp",
         *SHARED,
-        "systemctl daemon-reload",
         "systemctl start compute-console.timer",
-        f"systemctl enable --no-reload compute-console.timer {UNIT}",
+        f"systemctl enable compute-console.timer {UNIT}",
         f"systemctl start {UNIT}",
     ]
     assert changes[0].action == "create"
@@ -137,7 +136,7 @@ def test_from_alone_to_systemd() -> None:
     have["web-1"].raw.owner = "compute-service"
     changes, have = after(again(kind, TALK), have)
     assert changes[0].restart_reason == "supervisor is none, declared systemd"
-    assert f"systemctl enable --no-reload compute-console.timer {UNIT}" in commands(changes)
+    assert f"systemctl enable compute-console.timer {UNIT}" in commands(changes)
     changes, have = after(again(kind, TALK, restart="when_required"), have)
     assert commands(changes)[-1] == f"runuser -u compute-service -- {FOLDER}/stop && systemctl start {UNIT}"
 
@@ -150,7 +149,7 @@ def test_power() -> None:
     assert changes[0].reasons == ["is running, declared stopped"]
     assert commands(after(again(kind, off), stopped)[0]) == []
     changes, _have = after(again(kind, TALK), stopped)
-    assert commands(changes) == [f"systemctl enable --no-reload {UNIT}", f"systemctl start {UNIT}"]
+    assert commands(changes) == [f"systemctl enable {UNIT}", f"systemctl start {UNIT}"]
 
 
 @pytest.mark.parametrize(
@@ -200,6 +199,10 @@ def test_reload_that_was_forgotten() -> None:
     kind, have = running(TALK)
     have["web-1"].raw.unit["NeedDaemonReload"] = "yes"
     assert commands(after(again(kind, TALK), have)[0]) == ["systemctl daemon-reload"]
+    have["web-1"].raw.unit["NeedDaemonReload"] = "no"
+    kind = again(kind, TALK)
+    kind.stale = True  # of what all share
+    assert commands(after(kind, have)[0]) == ["systemctl daemon-reload"]
 
 
 def test_folder_drift() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils.boot import UP, Boot
+from ansible_collections.ikcloud.compute.plugins.module_utils.boot import UP, Boot, unit_text
 from ansible_collections.ikcloud.compute.plugins.module_utils.bridge_kind import Bridge
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Item, plan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
@@ -263,7 +263,7 @@ def test_the_unit_comes_with_the_first_bridge_and_goes_with_the_last() -> None:
     assert first == [
         "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-networks.service",
         "systemctl start compute-networks.service",
-        "systemctl enable --no-reload compute-networks.service",
+        "systemctl enable compute-networks.service",
     ]
     assert told(Tap, [TAP], {}, None) == told(Tunnel, [TUNNEL], {}, None) == []
     files: dict[str, str] = {}
@@ -279,6 +279,20 @@ def test_the_unit_comes_with_the_first_bridge_and_goes_with_the_last() -> None:
     assert told(Tap, [TAP], {}, None, foreign) == first
     on_foreign = {file: text for file, text in files.items() if not file.startswith("10-")}
     assert not set(gone[:2]) & set(told(Bridge, [], on_foreign, unit, foreign))
+
+
+def test_a_unit_that_systemd_has_otherwise_is_read_again() -> None:
+    """One that was changed; one that a run wrote before it was killed; and one that somebody deleted, which systemd goes on with."""
+    read, text = "systemctl daemon-reload", unit_text(Layout(ROOT))
+
+    def told(**boot: Any) -> list[str]:
+        return commands(Boot(Layout(ROOT), files={"up": UP}, up_runs=True, systemd=True, **boot).make())
+
+    write = "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-networks.service"
+    assert told(unit=text, enabled=True) == []
+    assert told(unit=f"# ikcloud.compute\n{text}", enabled=True) == [write, read]
+    assert told(unit=text, enabled=True, stale=True) == [read]
+    assert told(unit=None, enabled=True, stale=True) == [write, read]
 
 
 def test_a_unit_of_somebody_else() -> None:
