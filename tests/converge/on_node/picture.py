@@ -30,12 +30,24 @@ TIMERS = re.compile(r".*_timer$|.*_(time|port)$|bridge_id|root_id|designated_.*|
 LOGS = re.compile(r"/console\.log(\.end)?$|\.pid$")
 # Processes of the node's own system come and go.
 OURS = re.compile(r"qemu|^ip |^nft |bridge |cloud-localds|genisoimage|xorriso|systemctl|compute|/bin/sh|^sh ")
+TIMER = "compute-console.timer"
 SETTLED = ("active", "inactive", "failed")
 
 
 def take(options: dict[str, Any]) -> Picture:
-    """Take the picture, of a node that has come to rest."""
-    root = options["root"]
+    """Take the picture, of a node that has come to rest: once more if the timer, which cuts the logs each minute, has gone off meanwhile."""
+    while True:
+        before = _last_time()
+        picture = _take(options["root"])
+        if _last_time() == before:
+            return picture
+
+
+def _last_time() -> str:
+    return _run("systemctl", "show", "--property=LastTriggerUSec", "--value", TIMER)
+
+
+def _take(root: str) -> Picture:
     units = _at_rest()
     return {
         "links": _links(),
@@ -61,7 +73,7 @@ def _at_rest() -> dict[str, dict[str, str]]:
     while True:
         listed = json.loads(_run("systemctl", "list-units", "--all", "--output=json", "compute-*") or "[]")
         names = sorted({unit["unit"] for unit in listed})
-        if all(unit["active"] in SETTLED for unit in listed) or time.monotonic() > until:
+        if all(unit["active"] in SETTLED and (unit["unit"], unit["sub"]) != (TIMER, "running") for unit in listed) or time.monotonic() > until:
             break
         time.sleep(0.05)
     found: dict[str, dict[str, str]] = {}
