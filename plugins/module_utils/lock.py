@@ -8,15 +8,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
 
+# Seconds: the module of a run that was interrupted on the controller ends what it is at, most often within these.
+PATIENCE = 10.0
+
 
 @contextlib.contextmanager
 def nothing_else_changes(root: str, check_mode: bool) -> Iterator[None]:
-    """Keep two runs from changing one node at once, by flock(2).
+    """Keep two runs from changing one node at once, by flock(2); the later one waits a little.
 
     Root's runs lock a file that nobody else can open, and so not hold against them; it is there only while they last, or
     until the next run where one was killed. Others, who have no such place, lock the folder itself, or where that is going to be.
@@ -65,8 +69,13 @@ def _locked_folder(root: str) -> int:
 
 
 def _take(handle: int) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise ComputeError("Another run is changing this node at this moment.", "Run again when it has ended.") from None
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                os.close(handle)
+                raise ComputeError(f"Another run is changing this node, for more than {PATIENCE:g} s by now.", "Run again when it has ended.") from None
+        time.sleep(0.1)

@@ -5,7 +5,7 @@
 
 The three scenarios are one round: from nothing to A, from A to B with everything changed, from B to nothing. In each round every scenario is killed
 at one point more, on both nodes, until there is none that was not tried. The time goes into waiting for systemd and for disks, so IKCLOUD_LANES (2) labs
-share the rounds. IKCLOUD_POINTS=1-8,50 tries some of them.
+share the rounds. IKCLOUD_POINTS=1-8,50 tries some of them, 1-999/8 each eighth.
 """
 
 from __future__ import annotations
@@ -141,10 +141,11 @@ def points_of(calls: list[Any]) -> list[Kill]:
 
 
 def numbers(text: str, most: int) -> Iterator[int]:
-    """Give the rounds that are named, such as ``1-8,50``, counted from 0."""
+    """Give the rounds that are named, such as ``1-8,50`` or, each eighth, ``1-999/8``, counted from 0."""
     for part in text.split(","):
-        first, _dash, last = part.partition("-")
-        yield from range(int(first) - 1, min(int(last or first), most))
+        span, _slash, step = part.partition("/")
+        first, _dash, last = span.partition("-")
+        yield from range(int(first) - 1, min(int(last or first), most), int(step or 1))
 
 
 def test_killed_anywhere(labs: Callable[[int], list[Lab]], say: Say) -> None:

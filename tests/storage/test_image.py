@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import marks
+from ansible_collections.ikcloud.compute.plugins.module_utils import lock, marks
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.image_kind import ImageKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
@@ -223,7 +223,8 @@ def test_killed_and_resumed(root: Path, run: Converge, web: Web, data: bytes) ->
     assert place(root).read_bytes() == data and files(root) == ["bionic.img"]
 
 
-def test_two_runs_at_once(root: Path, run: Converge, web: Web) -> None:
+def test_two_runs_at_once(root: Path, run: Converge, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.2)
     web.pause = 0.05
     process = start(root, bionic(web))
     deadline = time.monotonic() + 20

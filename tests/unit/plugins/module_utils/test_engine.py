@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine, lock
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.lock import nothing_else_changes
@@ -170,7 +170,8 @@ def test_missing_tools_fail_a_run_and_warn_in_check_mode(tmp_path: Path) -> None
     assert "prepare installs them" in speak(tmp_path, {"a": "one"}, kind=Needy, check=True)["warn"][0]
 
 
-def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
+def test_two_runs_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.2)
     with nothing_else_changes(str(tmp_path), check_mode=False), pytest.raises(ComputeError, match="Another run"):
         speak(tmp_path, {"a": "one"})
 

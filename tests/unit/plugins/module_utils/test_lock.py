@@ -8,10 +8,12 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils import lock
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.lock import lock_path, nothing_else_changes
 
@@ -19,6 +21,11 @@ from lab import playbook
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="for root")
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.2)
 
 
 @pytest.fixture
@@ -54,6 +61,22 @@ def status_of(work: Callable[[], int], user: int) -> int:
 def once(root: str) -> int:
     with nothing_else_changes(root, check_mode=False):
         return 0
+
+
+def test_who_comes_later_waits_a_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 20)
+    root, ready = str(tmp_path), os.pipe()
+    child = os.fork()
+    if child == 0:
+        with nothing_else_changes(root, check_mode=False):
+            os.write(ready[1], b"1")
+            time.sleep(0.5)
+        os._exit(0)
+    assert os.read(ready[0], 1) == b"1"
+    began = time.monotonic()
+    assert once(root) == 0
+    assert time.monotonic() - began > 0.3
+    os.waitpid(child, 0)
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
