@@ -27,6 +27,16 @@ ROOT = "/var/lib/compute-service"
 PLACE = "/opt/ikcloud-tests"
 IMAGE = f"{PLACE}/empty.qcow2"
 MODULES = ("apt", "command", "file", "getent", "user")
+# systemd goes through all its units, and runs its generators (systemd.generator(7)), at each daemon-reload: without those of the system, which nothing here
+# needs once it is up, one takes 25 ms instead of 80. And what is told of each step over D-Bus has no listener.
+LEAN = """
+systemctl stop dbus.socket dbus.service systemd-logind.service uuidd.socket
+find /lib/systemd/system -mindepth 1 -maxdepth 1 ! -name '*.target' ! -name 'systemd-journald*' -exec rm -r {} +
+rm -r /etc/systemd/system/*.wants
+mkdir -p /etc/systemd/system-generators
+for name in /lib/systemd/system-generators/*; do ln -sf /dev/null "/etc/systemd/system-generators/${name##*/}"; done
+systemctl daemon-reload
+"""
 Kill = dict[str, Any]
 
 
@@ -136,9 +146,7 @@ class Node:
                 archive.add(plugins / part, f"ansible_collections/ikcloud/compute/plugins/{part}", filter=_source)
             archive.add(here / "on_node", "on_node", filter=_source)
         self.run("sh", "-c", f"rm -rf {PLACE} && mkdir -p {PLACE} && tar -x -C {PLACE} && touch {PLACE}/ansible/__init__.py", stdin=bundle.getvalue())
-        # systemd runs its generators (systemd.generator(7)) at each daemon-reload, 0.3 s in a container, for units that nothing here needs.
-        quick = 'mkdir -p "$1" && for name in /lib/systemd/system-generators/*; do ln -sf /dev/null "$1/${name##*/}"; done'
-        self.run("sh", "-c", quick, "sh", "/etc/systemd/system-generators")
+        self.run("sh", "-ec", LEAN)
         self.run("qemu-img", "create", "-q", "-f", "qcow2", IMAGE, "1M")
 
 

@@ -10,6 +10,7 @@ a picture of the node (picture.py).
 from __future__ import annotations
 
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -76,6 +77,9 @@ def main() -> None:
     """Answer calls until there are none."""
     for action in sys.argv[1:]:
         importlib.import_module(module_name(action))
+    # A collection in a child would write to all that it shares with this process, which is to copy it; and no child lives long.
+    gc.disable()
+    gc.freeze()
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         call = json.loads(line)

@@ -54,7 +54,7 @@ def _take(root: str) -> Picture:
         "neighbours": _forwarding(),
         "rules": _rules(),
         "routes": sorted(line.strip() for line in _run("ip", "route", "show", "table", "all").splitlines()),
-        "sysctl": {name: _run("sysctl", "-n", name).strip() for name in SYSCTLS},
+        "sysctl": {name: _sysctl(name) for name in SYSCTLS},
         "files": _files([root, *FOLDERS]),
         "units": units,
         "processes": _processes(),
@@ -67,18 +67,25 @@ def _run(*argv: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
+def _sysctl(name: str) -> str:
+    """Read a setting as sysctl(8) does."""
+    with open(f"/proc/sys/{name.replace('.', '/')}", encoding="ascii") as stream:
+        return stream.read().strip()
+
+
 def _at_rest() -> dict[str, dict[str, str]]:
     """Give our units' states, once none is on its way any more."""
     until = time.monotonic() + 20
     while True:
         listed = json.loads(_run("systemctl", "list-units", "--all", "--output=json", "compute-*") or "[]")
-        names = sorted({unit["unit"] for unit in listed})
         if all(unit["active"] in SETTLED and (unit["unit"], unit["sub"]) != (TIMER, "running") for unit in listed) or time.monotonic() > until:
             break
         time.sleep(0.05)
+    names = sorted({unit["unit"] for unit in listed})
     found: dict[str, dict[str, str]] = {}
-    for name in names:
-        shown = dict(line.split("=", 1) for line in _run("systemctl", "show", f"--property={','.join(UNITS)}", "--", name).splitlines() if "=" in line)
+    # An empty line stands between two units, in the order in which they were asked for (systemctl(1)).
+    for name, text in zip(names, _run("systemctl", "show", f"--property={','.join(UNITS)}", "--", *names).split("\n\n") if names else []):
+        shown = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
         # systemd keeps units in memory that nothing is left of until it collects them.
         if shown.get("FragmentPath") or shown.get("ActiveState") != "inactive":
             found[name] = shown
