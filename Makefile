@@ -29,9 +29,8 @@ lab-up: venv ## Start the nodes (KIND=vm or container, NODES=2), after building 
 lab-down: venv ## Stop the nodes and remove their state
 	python -m lab down
 
-# All pairs, the same each time; and each eighth point of those that `make kill` tries, for all take a quarter of an hour.
+# The same pairs each time.
 test: export SEED ?= 20261123
-test: export POINTS ?= 1-999/8
 test: venv ## Run the tests (LAYERS="lint unit" for some)
 	@tests/tools/layers $(LAYERS)
 
