@@ -75,7 +75,7 @@ class Playbooks:
             process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             # Ansible's workers have sessions of their own: kill all that stands below, from the top.
-            for pid in below(process.pid):
+            for pid in frozen(process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait()
@@ -83,11 +83,15 @@ class Playbooks:
         return False
 
 
-def below(pid: int) -> list[int]:
-    """Give a process and its children, and theirs."""
+def frozen(pid: int) -> list[int]:
+    """Stop a process and its children, and theirs, and give them: of processes that go on, children may be missing in the list (proc(5), children)."""
     found = [pid]
     for one in found:
         with contextlib.suppress(OSError):
+            os.kill(one, signal.SIGSTOP)
+            until = time.monotonic() + 1
+            while Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[0] not in "TZ" and time.monotonic() < until:
+                time.sleep(0.001)
             for task in Path(f"/proc/{one}/task").iterdir():
                 found += map(int, (task / "children").read_text().split())
     return found

@@ -30,6 +30,8 @@ TIMERS = re.compile(r".*_timer$|.*_(time|port)$|bridge_id|root_id|designated_.*|
 LOGS = re.compile(r"/console\.log(\.end)?$|\.pid$")
 # Processes of the node's own system come and go.
 OURS = re.compile(r"qemu|^ip |^nft |bridge |cloud-localds|genisoimage|xorriso|systemctl|compute|/bin/sh|^sh ")
+# A module that Ansible started over SSH: it goes on for a while when ansible-playbook is killed.
+MODULE = re.compile(r"/bin/sh -c .*python3 && sleep 0$")
 TIMER = "compute-console.timer"
 SETTLED = ("active", "inactive", "failed")
 
@@ -74,11 +76,12 @@ def _sysctl(name: str) -> str:
 
 
 def _at_rest() -> dict[str, dict[str, str]]:
-    """Give our units' states, once none is on its way any more."""
+    """Give our units' states, once none is on its way any more, and no module at work."""
     until = time.monotonic() + 20
     while True:
         listed = json.loads(_run("systemctl", "list-units", "--all", "--output=json", "compute-*") or "[]")
-        if all(unit["active"] in SETTLED and (unit["unit"], unit["sub"]) != (TIMER, "running") for unit in listed) or time.monotonic() > until:
+        settled = all(unit["active"] in SETTLED and (unit["unit"], unit["sub"]) != (TIMER, "running") for unit in listed)
+        if (settled and not any(map(MODULE.match, _processes()))) or time.monotonic() > until:
             break
         time.sleep(0.05)
     names = sorted({unit["unit"] for unit in listed})
