@@ -25,8 +25,10 @@ class Playbooks:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.folder = folder
+        self.connections = settings.run / "cp"
         self.environment = {
             **os.environ,
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.connections),
             "IKCLOUD_LAB_RUN": str(settings.run),
             "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".venv" / "collections"),
             "ANSIBLE_CALLBACK_PLUGINS": str(PROJECT / "tests" / "tools" / "callbacks"),
@@ -69,7 +71,11 @@ class Playbooks:
         return found
 
     def killed(self, playbook: str, declaration: dict[str, Any], seconds: float) -> bool:
-        """Run one and kill all of its processes after some time; give whether it was still running."""
+        """Run one and kill all of its processes after some time, ssh's connections too; give whether it was still running.
+
+        A Python on a node that got half of its module shows all of it in a SyntaxError, more than a pipe holds (pipe(7)): it could not end as long as
+        a connection that nobody reads from goes on. It has done nothing.
+        """
         process = self.begin(playbook, declaration)
         try:
             process.wait(timeout=seconds)
@@ -79,6 +85,8 @@ class Playbooks:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait()
+            for connection in self.connections.iterdir():
+                subprocess.run(["ssh", "-q", "-S", str(connection), "-O", "exit", "node"], stderr=subprocess.DEVNULL, check=False)
             return True
         return False
 
