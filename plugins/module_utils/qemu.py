@@ -308,6 +308,8 @@ def number(text: str | None) -> int | None:
 
 def differences(have: Options, want: Options) -> list[str]:
     """Say in what one command differs from the declared one, a phrase each, such as ``cpu is 2, declared 4``."""
+    if have == want:
+        return []
     phrases: list[str] = []
     if (before := accel_of(have)) != (after := accel_of(want)):
         phrases.append(f"accel is {before}, declared {after}")

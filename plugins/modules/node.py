@@ -143,7 +143,9 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.node_kinds import 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
-    engine.finish(module, lambda: converge_all(module.params, module.check_mode))
+    # Ansible would send all lists back, for those who want -vvv: of a hundred instances most of what the controller reads.
+    untold: engine.Item = {} if module._verbosity >= 3 else {"invocation": {}}
+    engine.finish(module, lambda: {**converge_all(module.params, module.check_mode), **untold})
 
 
 if __name__ == "__main__":
