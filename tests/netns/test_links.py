@@ -37,7 +37,7 @@ def test_bridges(node: Node) -> None:
         (f"address delete 10.88.0.1/24 dev {BLUE}", "it lacks 10.88.0.1/24", 1),
         (f"link set dev {BLUE} addrgenmode eui64", "IPv6 link-local", 1),
         (f"link set dev {BLUE} alias ikcloud.compute/network/green", "alias is ikcloud.compute/network/green", 1),
-        (f"link delete dev {BLUE}", "the link is missing", 7),
+        (f"link delete dev {BLUE}", "the link is missing", 6),
     ],
 )
 def test_bridge_drift(node: Node, drift: str, reason: str, lines: int) -> None:

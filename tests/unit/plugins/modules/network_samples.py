@@ -79,7 +79,7 @@ class Kernel:
         if "mode" in options:
             return Link(name, "tap", addrgen=0, info={"type": "tap", "user": options["user"]})
         if options["type"] == "bridge":
-            return Link(name, "bridge", mac="3a:00:00:00:00:01", addrgen=0, info={"stp_state": 0})
+            return Link(name, "bridge", mac=options.get("address", "3a:00:00:00:00:01"), addrgen=0, info={"stp_state": 0})
         key = "remote6" if ":" in options["remote"] else "remote"
         self.remotes[name] = [options["remote"]]
         return Link(name, options["type"], addrgen=0, info={"id": int(options["id"]), "port": int(options["dstport"]), key: options["remote"]})

@@ -311,6 +311,6 @@ def test_a_node_without_ipv6() -> None:
 def test_gateway_macs_differ_between_nodes() -> None:
     def mac(address: str) -> Any:
         made, _have = on(Bridge, Kernel(), {}, [])
-        return made.lines({**BRIDGE, "addresses": [address]})["mac"]
+        return made.lines({**BRIDGE, "addresses": [address]})["add"]
 
     assert mac("192.168.88.1/24") == mac("192.168.88.1/16") != mac("192.168.88.2/24")
