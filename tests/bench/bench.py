@@ -21,7 +21,7 @@ import contestants
 from machine import PROJECT, Node, environment
 
 SITE, BARE, VIRSH, VIRT_INSTALL, LOOP = "site", "bare commands", "virsh define, start", "virt-install", "loop over community.libvirt"
-CREATE, NO_CHANGE = "create", "no change"
+CREATE, NO_CHANGE, BESIDE = "create", "no change", "no change, in turns"
 ANSIBLE = "ansible>=12,<13"  # with the ansible-core of requirements-dev.txt
 HERE = Path(__file__).parent
 
@@ -56,13 +56,14 @@ class Bench:
     def __init__(self, folder: Path, say: Callable[[str], None], many: int = 20, most: int = 100, rounds: int = 2) -> None:
         self.folder, self.say = folder, say
         self.many, self.most, self.rounds = many, most, rounds
-        self.node = Node(folder)
+        self.node, self.beside = Node(folder, 1), Node(folder, 2)
         self.figures = Figures()
 
     def run(self) -> Figures:
-        """Bring the node up, measure, and take it down (unless KEEP is set)."""
+        """Bring the nodes up, measure, and take them down (unless KEEP is set)."""
         libvirt = self._other_ansible()
         self.node.up()
+        self.beside.up(libvirt=False)
         try:
             self.figures.machine = describe(self.node)
             self.say(self.figures.machine)
@@ -109,17 +110,18 @@ class Bench:
             node.sh(contestants.without_libvirt())
 
     def _unchanged(self, libvirt: Path) -> None:
-        """Measure runs without a change over the most, and over one at the same time."""
+        """Measure runs without a change over the most, and in turns with them over one on the other node: a machine is not as fast from minute to minute."""
         most = self.most
+        self._site(1, self.beside)
         self._note(CREATE, SITE, most, self._site(most))
         self._expect(most)
-        for _round in range(2 * self.rounds + 3):  # as often as over one: of more runs the least is less
-            self._note(NO_CHANGE, SITE, most, self._site(most))
+        for _round in range(2 * self.rounds + 3):
+            self._note(BESIDE, SITE, most, self._site(most))
+            self._note(BESIDE, SITE, 1, self._site(1, self.beside))
+        self._note(NO_CHANGE, SITE, most, self.figures.seconds[BESIDE, SITE, most])
         self.figures.tasks[most] = self._tasks(most)
-        self._site(1)
-        for _round in range(3):
-            self._note(NO_CHANGE, SITE, 1, self._site(1))
         self._site(0)
+        self._site(0, self.beside)
         self.node.sh(contestants.network())
         listed = contestants.names(most)
         with ThreadPoolExecutor(2) as pool:
@@ -138,11 +140,11 @@ class Bench:
         found = self.node.qemus()
         assert found == count, f"{found} QEMUs run where {count} were to be made"
 
-    def _site(self, count: int, **more: str) -> float:
-        """Run ``site`` over so many instances, purging what is more."""
+    def _site(self, count: int, node: Node | None = None, /, **more: str) -> float:
+        """Run ``site`` over so many instances on a node, purging what is more."""
         venv = Path(sys.executable).parent.parent
         more = {"ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".venv" / "collections"), **more}
-        return self._play(venv, "ikcloud.compute.site", contestants.declaration(count, purge=True), more)[0]
+        return self._play(venv, "ikcloud.compute.site", contestants.declaration(count, purge=True), more, node)[0]
 
     def _tasks(self, count: int) -> int:
         """Run ``site`` recorded, without a change, and give how many tasks it sent to the node."""
@@ -162,10 +164,10 @@ class Bench:
         assert changes or "changed=0" in said, said[-2000:]
         return seconds
 
-    def _play(self, venv: Path, playbook: str, variables: dict[str, Any], more: dict[str, str]) -> tuple[float, str]:
+    def _play(self, venv: Path, playbook: str, variables: dict[str, Any], more: dict[str, str], node: Node | None = None) -> tuple[float, str]:
         given = self.folder / "variables.json"
         given.write_text(json.dumps(variables))
-        argv = [str(venv / "bin" / "ansible-playbook"), "-i", str(self.node.inventory), "-e", f"@{given}", playbook]
+        argv = [str(venv / "bin" / "ansible-playbook"), "-i", str((node or self.node).inventory), "-e", f"@{given}", playbook]
         said = self.folder / "said"
         with said.open("w") as stream:  # a pipe would be held open by ssh's connections, which outlive the run
             began = time.monotonic()

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The node of the bench: a container with libvirt beside what our nodes have, and a firmware that halts at once."""
+"""The nodes of the bench: containers with a firmware that halts at once, the first one with libvirt beside what our nodes have."""
 
 from __future__ import annotations
 
@@ -40,18 +40,17 @@ class Node:
     :ivar inventory: Of this node alone, for ansible-playbook.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, index: int) -> None:
         found = Settings.from_environment()
         run = Path(os.environ.get("IKCLOUD_LAB_RUN") or found.cache / "bench")
         ports: dict[str, Any] = {} if os.environ.get("IKCLOUD_LAB_SSH_PORT") else {"ssh_port": 22501, "http_port": 22580, "underlay_port": 22590}
-        self.settings = dataclasses.replace(found, kind="container", nodes=1, run=run, **ports)
-        self.name = node_name(1)
-        self.folder = folder
-        self.inventory = folder / "inventory.json"
+        self.settings = dataclasses.replace(found, kind="container", nodes=2, run=run, **ports)
+        self.index, self.name = index, node_name(index)
+        self.inventory = folder / f"inventory-{index}.json"
         self._enter: list[str] = []
 
-    def up(self) -> None:
-        """Start it, and install what the bench needs."""
+    def up(self, libvirt: bool = True) -> None:
+        """Start them all, and put on this one what the bench needs."""
         cluster = Cluster(self.settings)
         cluster.up()
         containers = Containers(self.settings)
@@ -59,14 +58,16 @@ class Node:
         variables = {
             "ansible_host": "127.0.0.1", "ansible_port": cluster.ports()[self.name], "ansible_user": "root", "ansible_pipelining": True,
             "ansible_ssh_common_args": f"-F {self.settings.run}/ssh_config", "ansible_python_interpreter": "/usr/bin/python3",
-            "compute_underlay_address": underlay_address(1), **containers.variables(),
+            "compute_underlay_address": underlay_address(self.index), **containers.variables(),
         }  # fmt: skip
         self.inventory.write_text(json.dumps({"compute_nodes": {"hosts": {self.name: variables}}}, indent=2))
-        if not self.sh("command -v virt-install || true"):
+        self.put({BIOS: HALT.rjust(256 * 1024, b"\xf4")})
+        self.sh(f"test -e {IMAGE} || {{ mkdir -p {PLACE} && qemu-img create -q -f qcow2 {IMAGE} 1M && chmod -R a+rX {PLACE}; }}")
+        if libvirt and not self.sh("command -v virt-install || true"):
             self._install()
 
     def down(self) -> None:
-        """Remove it, and whatever runs on it."""
+        """Remove them all, and whatever runs on them."""
         Cluster(self.settings).down()
 
     def sh(self, script: str, network: bool = True) -> str:
@@ -116,8 +117,6 @@ class Node:
         self.sh("printf '%s\\n' 'namespaces = []' 'cgroup_controllers = []' >>/etc/libvirt/qemu.conf")
         # Nor is its daemon's start, which ends after two idle minutes otherwise.
         self.sh("echo LIBVIRTD_ARGS= >/etc/default/libvirtd && systemctl restart libvirtd")
-        self.put({BIOS: HALT.rjust(256 * 1024, b"\xf4")})
-        self.sh(f"mkdir -p {PLACE} && qemu-img create -q -f qcow2 {IMAGE} 1M && chmod -R a+rX {PLACE}")
         # libvirt's look at what QEMU can do, some seconds at its first use, is not of what is measured.
         self.sh("virsh domcapabilities --virttype qemu >/dev/null")
 
