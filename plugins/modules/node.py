@@ -14,6 +14,7 @@ description:
   - Makes the bridges, tunnels, networks' ways out, volumes, seeds, taps and instances of a node what the lists say, in this order, as
     the modules of these names do one by one. The roles of this collection use it, since each task on a node costs more than its work.
   - All lists are checked before the first change. A kind that fails ends the call; the kinds before it are done, and the next run goes on.
+  - What is returned has no C(invocation) but with C(-vvv), for the lists of many instances would be most of what the controller reads.
   - A list that is not given is not looked at, unless O(purge) names it.
   - Where nothing is listed and O(purge) is all there is to do, the order is the opposite one, for what stands on something goes before it.
 extends_documentation_fragment:
@@ -143,7 +144,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.node_kinds import 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
-    # Ansible would send all lists back, for those who want -vvv: of a hundred instances most of what the controller reads.
+    # Ansible adds all lists itself where there is none; ansible-playbook shows it from -vvv on.
     untold: engine.Item = {} if module._verbosity >= 3 else {"invocation": {}}
     engine.finish(module, lambda: {**converge_all(module.params, module.check_mode), **untold})
 

@@ -62,9 +62,9 @@ class Bench:
     def run(self) -> Figures:
         """Bring the nodes up, measure, and take them down (unless KEEP is set)."""
         libvirt = self._other_ansible()
-        self.node.up()
-        self.beside.up(libvirt=False)
         try:
+            self.node.up()
+            self.beside.up(libvirt=False)
             self.figures.machine = describe(self.node)
             self.say(self.figures.machine)
             self._warm(libvirt)
@@ -118,7 +118,6 @@ class Bench:
         for _round in range(2 * self.rounds + 3):
             self._note(BESIDE, SITE, most, self._site(most))
             self._note(BESIDE, SITE, 1, self._site(1, self.beside))
-        self._note(NO_CHANGE, SITE, most, self.figures.seconds[BESIDE, SITE, most])
         self.figures.tasks[most] = self._tasks(most)
         self._site(0)
         self._site(0, self.beside)

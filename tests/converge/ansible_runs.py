@@ -85,7 +85,7 @@ class Playbooks:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait()
-            for connection in self.connections.iterdir():
+            for connection in self.connections.iterdir():  # one may have ended by itself
                 subprocess.run(["ssh", "-q", "-S", str(connection), "-O", "exit", "node"], stderr=subprocess.DEVNULL, check=False)
             return True
         return False

@@ -48,6 +48,12 @@ def test_bridge_drift(node: Node, drift: str, reason: str, lines: int) -> None:
     assert len(done["commands"]) == lines, done["commands"]
 
 
+@pytest.mark.parametrize(("verbosity", "told"), [(0, []), (2, []), (3, BRIDGES)])
+def test_node_sends_its_lists_back_to_those_who_want_to_know(node: Node, verbosity: int, told: list[Any]) -> None:
+    done = node.good("node", bridges=BRIDGES, _ansible_verbosity=verbosity)
+    assert [{key: one[key] for key in want} for one, want in zip(done["invocation"].get("module_args", {}).get("bridges", []), BRIDGES)] == told
+
+
 def test_addresses_of_one_subnet(node: Node) -> None:
     """The kernel deletes an IPv4 subnet's further addresses with its first one."""
     for addresses in (["10.88.0.1/24", "10.88.0.2/24", "10.88.0.3/24"], ["10.88.0.3/24"], ["10.88.0.2/24", "10.88.0.3/24"], []):

@@ -20,7 +20,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.lock import lock_p
 from lab import playbook
 
 NOBODY = 65534
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="for root")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
 
 
 @pytest.fixture(autouse=True)
