@@ -56,9 +56,11 @@ class Bridge(LinkKind):
 
     def lines(self, item: Item) -> dict[str, str]:
         name, wanted = item["name"], addresses_of(item)
-        # From its birth on, for udev gives another one a moment later to what has none of its own (systemd.link(5), MACAddressPolicy).
         mac = f" address {gateway_mac(item)}" if wanted else ""
+        # From its birth on, for udev gives another one a moment later to what has none of its own (systemd.link(5), MACAddressPolicy).
         lines = self.base_lines(item, f"link add dev {name}{mac} type bridge stp_state 0")
+        if wanted:
+            lines["mac"] = f"link set dev {name}{mac}"  # for one that is there already
         lines.update({f"address {address}": f"address replace {address} dev {name}" for address in wanted})
         lines["up"] = f"link set dev {name} up"
         return lines
@@ -69,7 +71,7 @@ class Bridge(LinkKind):
             repair.lines.append(f"link set dev {name} type bridge stp_state 0")
             repair.reasons.append("STP is on")
         if wanted and link.mac != gateway_mac(item):
-            repair.lines.append(f"link set dev {name} address {gateway_mac(item)}")
+            repair.lines.append(lines["mac"])
             repair.reasons.append(f"MAC address is {link.mac}, not {gateway_mac(item)}")
         have = {str(ipaddress.ip_interface(address)): address for address in link.addresses}
         extra = [text for address, text in have.items() if address not in wanted]

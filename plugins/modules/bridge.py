@@ -72,7 +72,7 @@ commands:
   type: list
   elements: str
   sample:
-    - ip link add dev br-gnv-fc814e42 type bridge stp_state 0
+    - ip link add dev br-gnv-fc814e42 address 02:22:ea:a1:a9:7e type bridge stp_state 0
     - ip link set dev br-gnv-fc814e42 up
 results:
   description: An entry for each item, and for the systemd unit and the like when they change.

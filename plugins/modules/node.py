@@ -14,7 +14,8 @@ description:
   - Makes the bridges, tunnels, networks' ways out, volumes, seeds, taps and instances of a node what the lists say, in this order, as
     the modules of these names do one by one. The roles of this collection use it, since each task on a node costs more than its work.
   - All lists are checked before the first change. A kind that fails ends the call; the kinds before it are done, and the next run goes on.
-  - What is returned has no C(invocation) but with C(-vvv), for the lists of many instances would be most of what the controller reads.
+  - C(invocation) comes back empty, for the lists of many instances would be most of what the controller reads. With C(-vvv), and where the lists are
+    refused, it has them.
   - A list that is not given is not looked at, unless O(purge) names it.
   - Where nothing is listed and O(purge) is all there is to do, the order is the opposite one, for what stands on something goes before it.
 extends_documentation_fragment:
@@ -113,7 +114,9 @@ commands:
   returned: always
   type: list
   elements: str
-  sample: [ip link add dev br-gnv-fc814e42 type bridge stp_state 0, ip link set dev br-gnv-fc814e42 up]
+  sample:
+    - ip link add dev br-gnv-fc814e42 address 02:22:ea:a1:a9:7e type bridge stp_state 0
+    - ip link set dev br-gnv-fc814e42 up
 kinds:
   description:
     - What the module of each kind returns, by the names of the lists that were looked at; without its C(diff), with C(before) and C(after) only of
@@ -144,7 +147,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.node_kinds import 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
-    # Ansible adds all lists itself where there is none; ansible-playbook shows it from -vvv on.
+    # Ansible adds all lists itself where there is no invocation, as where they are refused; ansible-playbook shows it from -vvv on.
     untold: engine.Item = {} if module._verbosity >= 3 else {"invocation": {}}
     engine.finish(module, lambda: {**converge_all(module.params, module.check_mode), **untold})
 

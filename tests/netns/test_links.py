@@ -37,7 +37,7 @@ def test_bridges(node: Node) -> None:
         (f"address delete 10.88.0.1/24 dev {BLUE}", "it lacks 10.88.0.1/24", 1),
         (f"link set dev {BLUE} addrgenmode eui64", "IPv6 link-local", 1),
         (f"link set dev {BLUE} alias ikcloud.compute/network/green", "alias is ikcloud.compute/network/green", 1),
-        (f"link delete dev {BLUE}", "the link is missing", 6),
+        (f"link delete dev {BLUE}", "the link is missing", 7),
     ],
 )
 def test_bridge_drift(node: Node, drift: str, reason: str, lines: int) -> None:
@@ -52,6 +52,11 @@ def test_bridge_drift(node: Node, drift: str, reason: str, lines: int) -> None:
 def test_node_sends_its_lists_back_to_those_who_want_to_know(node: Node, verbosity: int, told: list[Any]) -> None:
     done = node.good("node", bridges=BRIDGES, _ansible_verbosity=verbosity)
     assert [{key: one[key] for key in want} for one, want in zip(done["invocation"].get("module_args", {}).get("bridges", []), BRIDGES)] == told
+
+
+def test_refused_lists_come_back_from_node(node: Node) -> None:
+    refused = node.module("node", bridges=[{**BRIDGES[0], "mtu": 1}])
+    assert refused["failed"] and refused["invocation"]["module_args"]["bridges"][0]["mtu"] == 1
 
 
 def test_addresses_of_one_subnet(node: Node) -> None:
@@ -230,6 +235,14 @@ def test_boot_replays_all(node: Node) -> None:
         node.run(str(node.file("up")))
         for module, options in all_of_it:
             assert not node.good(module, **options)["changed"]
+
+
+def test_up_mends_a_bridge_that_is_there(node: Node) -> None:
+    node.good("bridge", bridges=BRIDGES)
+    node.ip(f"link set dev {BLUE} address 02:00:00:00:00:09")
+    node.ip(f"address delete 10.88.0.1/24 dev {BLUE}")
+    node.run(str(node.file("up")))
+    assert not node.good("bridge", bridges=BRIDGES)["changed"]
 
 
 def test_full_size_packets_across_nodes(world: World) -> None:

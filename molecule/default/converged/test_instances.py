@@ -54,12 +54,15 @@ def test_no_password_lets_anybody_in(host: Hosts, name: str) -> None:
 
 @pytest.mark.parametrize("name", cloud.NODES)
 def test_qemu_runs_unprivileged_and_confined(host: Hosts, plan: dict[str, Any], name: str) -> None:
-    processes = [line.split(None, 1) for line in host(name).check_output("ps -C qemu-system-x86_64 -o user:32=,args=").splitlines()]
-    ours = [args for user, args in processes if user == "compute-service"]
+    processes = [line.split(None, 2) for line in host(name).check_output("ps -C qemu-system-x86_64 -o user:32=,pid=,args=").splitlines()]
+    ours = {pid: args for user, pid, args in processes if user == "compute-service"}
     assert len(ours) == len([entry for entry in plan["instances"].values() if entry["node"] == name])
-    for args in ours:
+    for pid, args in ours.items():
         assert "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" in args
         assert "0.0.0.0" not in args
+        mounts = {fields[4]: fields for line in host(name).check_output(f"cat /proc/{pid}/mountinfo").splitlines() for fields in [line.split()]}
+        assert {"hidepid=invisible", "subset=pid"} <= set(mounts["/proc"][-1].split(","))
+        assert [mounts[path][5].split(",")[0] for path in ("/", "/sys", "/sys/fs/cgroup")] == ["ro"] * 3
     listening = host(name).check_output("ss -Hltn")
     assert ":59" not in listening
 
