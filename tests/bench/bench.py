@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import contestants
-from machine import PROJECT, Node, environment
+from machine import PROJECT, Lab, Node, environment
 
 SITE, BARE, VIRSH, VIRT_INSTALL, LOOP = "site", "bare commands", "virsh define, start", "virt-install", "loop over community.libvirt"
-CREATE, NO_CHANGE, BESIDE = "create", "no change", "no change, in turns"
+CREATE, NO_CHANGE, IN_TURNS = "create", "no change", "no change, in turns"
 ANSIBLE = "ansible>=12,<13"  # with the ansible-core of requirements-dev.txt
 HERE = Path(__file__).parent
 
@@ -56,15 +56,15 @@ class Bench:
     def __init__(self, folder: Path, say: Callable[[str], None], many: int = 20, most: int = 100, rounds: int = 2) -> None:
         self.folder, self.say = folder, say
         self.many, self.most, self.rounds = many, most, rounds
-        self.node, self.beside = Node(folder, 1), Node(folder, 2)
+        self.lab = Lab(folder)
+        self.node, self.other = self.lab.node, self.lab.other
         self.figures = Figures()
 
     def run(self) -> Figures:
         """Bring the nodes up, measure, and take them down (unless KEEP is set)."""
         libvirt = self._other_ansible()
         try:
-            self.node.up()
-            self.beside.up(libvirt=False)
+            self.lab.up()
             self.figures.machine = describe(self.node)
             self.say(self.figures.machine)
             self._warm(libvirt)
@@ -74,7 +74,7 @@ class Bench:
             self._unchanged(libvirt)
         finally:
             if not os.environ.get("KEEP"):
-                self.node.down()
+                self.lab.down()
         return self.figures
 
     def _warm(self, libvirt: Path) -> None:
@@ -112,15 +112,15 @@ class Bench:
     def _unchanged(self, libvirt: Path) -> None:
         """Measure runs without a change over the most, and in turns with them over one on the other node: a machine is not as fast from minute to minute."""
         most = self.most
-        self._site(1, self.beside)
+        self._site(1, self.other)
         self._note(CREATE, SITE, most, self._site(most))
         self._expect(most)
         for _round in range(2 * self.rounds + 3):
-            self._note(BESIDE, SITE, most, self._site(most))
-            self._note(BESIDE, SITE, 1, self._site(1, self.beside))
+            self._note(IN_TURNS, SITE, most, self._site(most))
+            self._note(IN_TURNS, SITE, 1, self._site(1, self.other))
         self.figures.tasks[most] = self._tasks(most)
         self._site(0)
-        self._site(0, self.beside)
+        self._site(0, self.other)
         self.node.sh(contestants.network())
         listed = contestants.names(most)
         with ThreadPoolExecutor(2) as pool:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The nodes of the bench: containers with a firmware that halts at once, the first one with libvirt beside what our nodes have."""
+"""The bench's lab: two nodes that are containers, with a firmware that halts at once; the first one has libvirt beside what our nodes have."""
 
 from __future__ import annotations
 
@@ -34,41 +34,61 @@ BIOS = "/usr/share/seabios/bios-256k.bin"
 HALT = b"\xb0\x30\xe6\x43\xf4\xeb\xfd".ljust(16, b"\xf4")
 
 
+class Lab:
+    """A lab of the bench's own, beside whatever lab is up.
+
+    :ivar node: What is measured runs here; it has libvirt.
+    :ivar other: For runs in turns with those on the first.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        found = Settings.from_environment()
+        first = int(os.environ.get("IKCLOUD_LAB_SSH_PORT") or 22441) + 60
+        ports: dict[str, Any] = {"ssh_port": first, "http_port": first + 10, "underlay_port": first + 12}
+        self.settings = dataclasses.replace(found, kind="container", nodes=2, run=found.run.with_name(f"{found.run.name}-bench"), **ports)
+        self.node, self.other = Node(self.settings, 1, folder), Node(self.settings, 2, folder)
+
+    def up(self) -> None:
+        """Start the nodes, and put on them what the bench needs."""
+        cluster = Cluster(self.settings)
+        cluster.up()
+        ports = cluster.ports()
+        self.node.prepare(ports[self.node.name], libvirt=True)
+        self.other.prepare(ports[self.other.name], libvirt=False)
+
+    def down(self) -> None:
+        """Remove them, and whatever runs on them."""
+        Cluster(self.settings).down()
+
+
 class Node:
-    """One node that runs, and what is measured on it.
+    """One node of it.
 
     :ivar inventory: Of this node alone, for ansible-playbook.
     """
 
-    def __init__(self, folder: Path, index: int) -> None:
-        found = Settings.from_environment()
-        run = Path(os.environ.get("IKCLOUD_LAB_RUN") or found.cache / "bench")
-        ports: dict[str, Any] = {} if os.environ.get("IKCLOUD_LAB_SSH_PORT") else {"ssh_port": 22501, "http_port": 22580, "underlay_port": 22590}
-        self.settings = dataclasses.replace(found, kind="container", nodes=2, run=run, **ports)
-        self.index, self.name = index, node_name(index)
+    def __init__(self, settings: Settings, index: int, folder: Path) -> None:
+        self.settings, self.index, self.name = settings, index, node_name(index)
         self.inventory = folder / f"inventory-{index}.json"
         self._enter: list[str] = []
 
-    def up(self, libvirt: bool = True) -> None:
-        """Start them all, and put on this one what the bench needs."""
-        cluster = Cluster(self.settings)
-        cluster.up()
+    def prepare(self, port: int, libvirt: bool) -> None:
+        """Put on it what the bench needs, once it runs.
+
+        :param port: Where its SSH is, on 127.0.0.1.
+        """
         containers = Containers(self.settings)
         self._enter = ["nsenter", f"--target={containers.first_process(self.name)}"]
         variables = {
-            "ansible_host": "127.0.0.1", "ansible_port": cluster.ports()[self.name], "ansible_user": "root", "ansible_pipelining": True,
+            "ansible_host": "127.0.0.1", "ansible_port": port, "ansible_user": "root", "ansible_pipelining": True,
             "ansible_ssh_common_args": f"-F {self.settings.run}/ssh_config", "ansible_python_interpreter": "/usr/bin/python3",
             "compute_underlay_address": underlay_address(self.index), **containers.variables(),
         }  # fmt: skip
         self.inventory.write_text(json.dumps({"compute_nodes": {"hosts": {self.name: variables}}}, indent=2))
-        self.put({BIOS: HALT.rjust(256 * 1024, b"\xf4")})
-        self.sh(f"test -e {IMAGE} || {{ mkdir -p {PLACE} && qemu-img create -q -f qcow2 {IMAGE} 1M && chmod -R a+rX {PLACE}; }}")
         if libvirt and not self.sh("command -v virt-install || true"):
             self._install()
-
-    def down(self) -> None:
-        """Remove them all, and whatever runs on them."""
-        Cluster(self.settings).down()
+        self.put({BIOS: HALT.rjust(256 * 1024, b"\xf4")})
+        self.sh(f"test -e {IMAGE} || {{ mkdir -p {PLACE} && qemu-img create -q -f qcow2 {IMAGE} 1M && chmod -R a+rX {PLACE}; }}")
 
     def sh(self, script: str, network: bool = True) -> str:
         """Run a script on it, which must succeed, and give what it prints.

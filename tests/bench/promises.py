@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench import BARE, BESIDE, CREATE, LOOP, NO_CHANGE, SITE, VIRSH, VIRT_INSTALL, Figures
+from bench import BARE, CREATE, IN_TURNS, LOOP, NO_CHANGE, SITE, VIRSH, VIRT_INSTALL, Figures
 
 
 @dataclass
@@ -33,7 +33,7 @@ def promises(figures: Figures, many: int, most: int) -> dict[str, Promise]:
     seconds, ratio = figures.seconds, figures.ratio
     empty, site = seconds[NO_CHANGE, SITE, 0], seconds[CREATE, SITE, many]
     return {
-        "flat": Promise(f"`site` without a change over {most}, to that over 1", ratio((BESIDE, SITE, most), (BESIDE, SITE, 1)), 1.3),
+        "flat": Promise(f"`site` without a change over {most}, to that over 1", ratio((IN_TURNS, SITE, most), (IN_TURNS, SITE, 1)), 1.3),
         "tasks": Promise("tasks that go to a node", max(figures.tasks.values()), 8),
         "bare": Promise(
             f"`site` creating {many}, less an empty run, to the bare commands", (site - empty) / seconds[CREATE, BARE, many], 1.5
@@ -42,7 +42,7 @@ def promises(figures: Figures, many: int, most: int) -> dict[str, Promise]:
         "virt-install": Promise(f"`virt-install` creating {many}, to `site`", seconds[CREATE, VIRT_INSTALL, many] / site, 8, at_least=True),
         "loop": Promise(
             f"the loop over community.libvirt without a change over {most}, to `site`",
-            ratio((NO_CHANGE, LOOP, most), (BESIDE, SITE, most)), 15, at_least=True,
+            ratio((NO_CHANGE, LOOP, most), (IN_TURNS, SITE, most)), 15, at_least=True,
         ),
     }  # fmt: skip
 
@@ -51,7 +51,7 @@ def table(figures: Figures, found: dict[str, Promise]) -> str:
     """Give it all as Markdown."""
     counts = sorted({count for _what, _who, count in figures.seconds if count})
     lines = [f"| seconds | {' | '.join(map(str, counts))} |", "|---|" + "---:|" * len(counts)]
-    for what in (CREATE, NO_CHANGE, BESIDE):
+    for what in (CREATE, NO_CHANGE, IN_TURNS):
         for who in (SITE, BARE, VIRSH, VIRT_INSTALL, LOOP):
             cells = [figures.seconds.get((what, who, count)) for count in counts]
             if any(cells):

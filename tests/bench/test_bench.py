@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`make bench`: how fast it is beside what else there is, measured side by side in one run on a node that is a container.
+"""`make bench`: how fast it is beside what else there is, measured side by side in one run on nodes that are containers.
 
-IKCLOUD_MANY (20) and IKCLOUD_MOST (100) are the numbers of instances, IKCLOUD_ROUNDS (2) how often creations are repeated; KEEP leaves the node up.
+IKCLOUD_MANY (20) and IKCLOUD_MOST (100) are the numbers of instances, IKCLOUD_ROUNDS (2) how often creations are repeated; KEEP leaves the nodes up.
 """
 
 from __future__ import annotations

@@ -71,11 +71,7 @@ class Playbooks:
         return found
 
     def killed(self, playbook: str, declaration: dict[str, Any], seconds: float) -> bool:
-        """Run one and kill all of its processes after some time, ssh's connections too; give whether it was still running.
-
-        A Python on a node that got half of its module shows all of it in a SyntaxError, more than a pipe holds (pipe(7)): it could not end as long as
-        a connection that nobody reads from goes on. It has done nothing.
-        """
+        """Run one and kill all of its processes after some time; give whether it was still running. ssh's connections go on, for the next run to use."""
         process = self.begin(playbook, declaration)
         try:
             process.wait(timeout=seconds)
@@ -85,10 +81,17 @@ class Playbooks:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait()
-            for connection in self.connections.iterdir():  # one may have ended by itself
-                subprocess.run(["ssh", "-q", "-S", str(connection), "-O", "exit", "node"], stderr=subprocess.DEVNULL, check=False)
             return True
         return False
+
+    def hang_up(self) -> None:
+        """End ssh's connections.
+
+        A Python on a node that got half of its module shows all of it in a SyntaxError, more than a pipe holds (pipe(7)): it can't end as long as a
+        connection that nobody reads from goes on. It has done nothing.
+        """
+        for connection in self.connections.iterdir():  # one may have ended by itself
+            subprocess.run(["ssh", "-q", "-S", str(connection), "-O", "exit", "node"], stderr=subprocess.DEVNULL, check=False)
 
 
 def frozen(pid: int) -> list[int]:

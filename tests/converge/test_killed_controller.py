@@ -29,7 +29,8 @@ def test_killed_on_the_controller(lab: Lab, say: Callable[[str], None], tmp_path
             after = seconds[scenario] * number / (times + 1)
             running = playbooks.killed("site", declaration, after)
             playbooks.run("site", declaration)
+            playbooks.hang_up()
+            assert not any(outcome.commands for outcome in site.run(declaration, check=True).values())
             left = differences(wanted[scenario], site.pictures())
             say(f"{scenario}: killed after {after:.1f} s of {seconds[scenario]:.1f}{'' if running else ' (it had ended)'}: {len(left)} differences")
             assert not left, left
-            assert not any(outcome.commands for outcome in site.run(declaration, check=True).values())
