@@ -166,6 +166,8 @@ def finish(module: AnsibleModule, work: Callable[[], Item]) -> None:
         module.fail_json(msg=words, exception=traceback.format_exc())
     for warning in result.pop("warn"):
         module.warn(warning)
+    if not module._diff:
+        del result["diff"]  # of many instances it would be most of what the controller reads
     if "msg" in result:
         module.fail_json(**result)
     module.exit_json(**result)

@@ -143,8 +143,8 @@ results:
     backup: {description: The backup's name., type: str}
     path: {description: Its file., type: str}
 diff:
-  description: What changes, as shown with C(--diff).
-  returned: success
+  description: What changes, item by item.
+  returned: with C(--diff)
   type: list
   elements: dict
 """

@@ -92,7 +92,7 @@ results:
     - {name: br-gnv-fc814e42, action: create, changed: true, reasons: [], restart_required: false, restart_reason: ""}
 diff:
   description: What changes, item by item.
-  returned: success
+  returned: with C(--diff)
   type: list
   elements: dict
   sample: []

@@ -100,7 +100,7 @@ results:
     - {name: gnv-0d5e8a1c, action: create, changed: true, reasons: [], restart_required: false, restart_reason: ""}
 diff:
   description: What changes, item by item.
-  returned: success
+  returned: with C(--diff)
   type: list
   elements: dict
   sample: []

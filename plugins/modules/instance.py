@@ -136,8 +136,8 @@ results:
       description: The folder with its scripts, sockets and console log.
       type: str
 diff:
-  description: What changes, as shown with C(--diff).
-  returned: success
+  description: What changes, item by item.
+  returned: with C(--diff)
   type: list
   elements: dict
 """

@@ -116,8 +116,8 @@ results:
     id: {description: Its 8 hex digits., type: str}
     folder: {description: The folder with its scripts and sockets., type: str}
 diff:
-  description: What changes, as shown with C(--diff).
-  returned: success
+  description: What changes, item by item.
+  returned: with C(--diff)
   type: list
   elements: dict
 """

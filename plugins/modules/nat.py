@@ -95,7 +95,7 @@ results:
     - {name: blue, action: create, changed: true, reasons: [], restart_required: false, restart_reason: ""}
 diff:
   description: What changes, item by item.
-  returned: success
+  returned: with C(--diff)
   type: list
   elements: dict
   sample: []

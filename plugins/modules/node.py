@@ -133,7 +133,7 @@ kinds:
         - {name: br-gnv-fc814e42, action: update, changed: true, effect: live, reasons: ["mtu is 1500, declared 1450"], restart_required: false}
 diff:
   description: What changes, item by item.
-  returned: always
+  returned: with C(--diff)
   type: list
   elements: dict
   sample: []

@@ -135,8 +135,8 @@ results:
     id: {description: Its 8 hex digits., type: str}
     snapshot: {description: The snapshot's name., type: str}
 diff:
-  description: What changes, as shown with C(--diff).
-  returned: success
+  description: What changes, item by item.
+  returned: with C(--diff)
   type: list
   elements: dict
 """

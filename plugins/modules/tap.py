@@ -85,7 +85,7 @@ results:
     - {name: vnet-af95e879, action: create, changed: true, reasons: [], restart_required: false, restart_reason: ""}
 diff:
   description: What changes, item by item.
-  returned: success
+  returned: with C(--diff)
   type: list
   elements: dict
   sample: []

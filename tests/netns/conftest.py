@@ -68,7 +68,7 @@ class Node:
 
     def module(self, name: str, check: bool = False, **options: Any) -> dict[str, Any]:
         """Run a module as a script, as Ansible would."""
-        arguments = {"root": self.root, **options, "_ansible_check_mode": check, "_ansible_diff": True}
+        arguments = {"root": self.root, "_ansible_diff": True, **options, "_ansible_check_mode": check}
         done = subprocess.run(
             self.argv(sys.executable, "-m", f"{MODULES}.{name}"),
             input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),

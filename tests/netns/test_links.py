@@ -54,6 +54,11 @@ def test_node_sends_its_lists_back_to_those_who_want_to_know(node: Node, verbosi
     assert [{key: one[key] for key in want} for one, want in zip(done["invocation"].get("module_args", {}).get("bridges", []), BRIDGES)] == told
 
 
+def test_diff_comes_in_diff_mode(node: Node) -> None:
+    assert "diff" not in node.good("bridge", check=True, bridges=BRIDGES, _ansible_diff=False)
+    assert node.good("bridge", check=True, bridges=BRIDGES)["diff"]
+
+
 def test_refused_lists_come_back_from_node(node: Node) -> None:
     refused = node.module("node", bridges=[{**BRIDGES[0], "mtu": 1}])
     assert refused["failed"] and refused["invocation"]["module_args"]["bridges"][0]["mtu"] == 1
