@@ -65,8 +65,7 @@ ProtectClock=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
-# What ProtectKernelTunables= and ProtectControlGroups= do, and other users' processes hidden too, by a few mounts where these take some
-# thirty, a third of a start's time.
+# What ProtectKernelTunables= and ProtectControlGroups= do, by fewer mounts, each of which delays a start; and other users' processes are hidden.
 ProtectProc=invisible
 ReadOnlyPaths=/proc /sys
 InaccessiblePaths=-/proc/kallsyms -/proc/kcore
