@@ -25,7 +25,7 @@ TOOLS = {
     "/usr/lib/grub/i386-pc/boot.img": "grub-pc-bin",
     "mke2fs": "e2fsprogs",
     "sfdisk": "fdisk",
-    "cloud-localds": "cloud-image-utils",
+    "genisoimage": "genisoimage",
     "ssh-keygen": "openssh-client",
     "zstd": "zstd",
 }

@@ -48,7 +48,7 @@ def packages(root: str, distribution: str) -> tuple[str, ...]:
     kernel = KERNELS[distribution]
     sets: dict[str, tuple[str, ...]] = {
         "node": (
-            *_COMMON, "cloud-image-utils", "curl", "dropbear-bin", "ethtool", "nftables", "python3-apt",
+            *_COMMON, "curl", "dropbear-bin", "ethtool", "genisoimage", "nftables", "python3-apt",
             "qemu-system-x86", "qemu-utils", "socat", "tcpdump", "uuid-runtime",
         ),
         "debian": (

@@ -15,7 +15,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Chan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import is_marked
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Run, Step, Write, enable_units
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Link, Remove, Run, Step, Write
 
 UNIT = "compute-networks.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
@@ -169,7 +169,8 @@ class Boot:
             if not self.enabled:
                 # Started, as it is after a reboot (replaying what is there changes nothing), and first, so that one that is enabled was started.
                 steps.append(Run(("systemctl", "start", UNIT), stage=STAGE_UNIT))
-                steps.append(enable_units([UNIT], STAGE_UNIT))
+                # What `systemctl enable` does, but for having systemd read all of its units again, which the boot does.
+                steps.append(Link(WANTS_LINK, UNIT_FILE, stage=STAGE_UNIT))
         new = self.unit is None if self.systemd else "up" not in self.files
         return [Change(UNIT, "create" if new else "update", steps=steps, reasons=[] if new else ["it differs"])] if steps else []
 

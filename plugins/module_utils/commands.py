@@ -24,7 +24,7 @@ PACKAGES = {
     "nft": "nftables",
     "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
-    "cloud-localds": "cloud-image-utils",
+    "genisoimage": "genisoimage",
     "systemctl": "systemd",
     "sysctl": "procps",
     "unshare": "util-linux",

@@ -121,6 +121,9 @@ class Kind:
         """Say that something that is not ours stands in the way of a declared item."""
         return f"{self.noun} {name}: ikcloud.compute did not make what is there under this name, and leaves it alone. Rename it or remove it."
 
+    def begin(self, steps: list[Step]) -> None:
+        """Hear which items' steps are about to run side by side: what one process can do for all of them is done here."""
+
     def workers_for(self, steps: list[Step]) -> int:
         """Say how many items' steps may run side by side, of these that are due."""
         return self.workers
@@ -262,7 +265,9 @@ def apply(kind: Kind, changes: list[Change]) -> dict[str, ComputeError]:
             batched = {name: steps for name, steps in due.items() if all(isinstance(step, Ip) for step in steps)}
             failures.update(_apply_batch([(name, step.line) for name, steps in batched.items() for step in steps if isinstance(step, Ip)]))
             rest = [(name, steps) for name, steps in due.items() if name not in batched]
-            for name, error in _apply_items(rest, kind.workers_for([step for _name, steps in rest for step in steps])):
+            about = [step for _name, steps in rest for step in steps]
+            kind.begin(about)
+            for name, error in _apply_items(rest, kind.workers_for(about)):
                 if error:
                     failures[name] = error
     return failures

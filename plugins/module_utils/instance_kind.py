@@ -13,13 +13,13 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.errors import Comp
 from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_checks import cross_problems, item_problems, obstacles
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_options import SUBOPTIONS
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import ForgetUnit, RestartInstance, Roll, StartInstance, StopInstance, WriteStart
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import ForgetUnit, RestartInstance, Roll, StartInstance, Starts, StopInstance, WriteStart
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_works
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, folder_drift, root_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask, Planner
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp_script import qmp_script
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write, enable_units, read_plain
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write, read_plain
 from ansible_collections.ikcloud.compute.plugins.module_utils.stop_script import stop_script
 
 SHARED = systemd.TEMPLATE
@@ -53,6 +53,7 @@ class InstanceKind(Kind):
         self.drift: dict[str, str] = {}  # what is wrong with an instance's folder, by name
         self.reasons: dict[str, str] = params.get("restart_reasons") or {}  # by compute-<id>
         self.roll = Roll(max(0, params.get("restart_serial") or 0))
+        self.starts = Starts()
 
     @property
     def layout(self) -> Layout:
@@ -75,6 +76,9 @@ class InstanceKind(Kind):
             f"from the name. Declare it as {found.raw.name} again; or declare {name} with another id, give it the data volumes of {found.raw.name}, and "
             "remove that."
         )
+
+    def begin(self, steps: list[Step]) -> None:
+        self.starts.begin(steps)
 
     def workers_for(self, steps: list[Step]) -> int:
         restarts = sum(isinstance(step, RestartInstance) for step in steps)
@@ -183,20 +187,14 @@ class InstanceKind(Kind):
         change = Change(SHARED, "update")
         # Not only in a purge: one that was killed may have left them over.
         last = not declared and not left and not self.params.get("spare") and (self.absent or self.params["purge"] or not self.items)
-        touched = {step.stage for one in changes for step in one.steps if isinstance(step, (Write, Remove)) and step.path.startswith(systemd.UNIT_FOLDER)}
         if declared:
             self._share(change)
-        stale = any(step.path.startswith(systemd.UNIT_FOLDER) for step in change.steps if isinstance(step, Write))
         gone = [path for path in systemd.shared_files(self.layout) if path in self.shared] if last and self._template_is_ours() else []
-        reload = stale or self.stale or 0 in touched or any(found.raw.unit.get("NeedDaemonReload") == "yes" for found in have.values())
-        links = list(map(systemd.unit, sorted(enable)))
         if declared and not self.timer:
             # Started first, so that one that is enabled was started, even if this run is killed in between.
             change.steps.append(Run(("systemctl", "start", systemd.TIMER), stage=2))
-            links.insert(0, systemd.TIMER)
-        if links:
-            change.steps.append(enable_units(links, stage=2))
-        elif reload:
+        change.steps += systemd.enable_steps(sorted(enable), bool(declared and not self.timer), stage=2)
+        if self._outdated(changes, change, have):
             change.steps.append(Run(("systemctl", "daemon-reload"), stage=2))
         if disable:
             change.steps.append(Run(("systemctl", "disable", *map(systemd.unit, sorted(disable))), stage=2))
@@ -205,9 +203,18 @@ class InstanceKind(Kind):
             there = self.timer or f"{systemd.UNIT_FOLDER}/{systemd.TIMER}" in self.shared
             change.steps += [Run(("systemctl", "disable", "--now", systemd.TIMER), stage=6)] if there else []
             change.steps += [Remove(path, stage=6) for path in gone]
-        if gone or 5 in touched:
+        if gone or any(_of_systemd(step, stage=5) for one in changes for step in one.steps):
             change.steps.append(Run(("systemctl", "daemon-reload"), stage=6))
         return [change] if change.steps else []
+
+    def _outdated(self, changes: list[Change], shared: Change, have: dict[str, Found]) -> bool:
+        """Tell whether systemd has to read its units again: what it has never had in its memory it finds by itself at the start."""
+        found = {name: entry.raw for name, entry in have.items()}
+        known = {name for name, instance in found.items() if instance.enabled or instance.unit.get("ActiveState", "inactive") != "inactive"}
+        touched = {one.name for one in changes for step in one.steps if _of_systemd(step, stage=0)}
+        files = [step.path for step in shared.steps if isinstance(step, Write) and _of_systemd(step, stage=0)]
+        stale = self.stale or any(instance.unit.get("NeedDaemonReload") == "yes" for instance in found.values())
+        return stale or bool(touched & known) or any(known or path in self.shared for path in files)
 
     def _share(self, change: Change) -> None:
         for path, (text, mode) in systemd.shared_files(self.layout).items():
@@ -347,7 +354,7 @@ class InstanceKind(Kind):
         by_systemd = item["supervisor"] == "systemd"
         memory = item["memory"] if item["memory"] != qemu.memory_max(item) else 0
         argv = ("systemctl", verb, unit) if by_systemd else (*self._as_user(item["user"]), where.start)
-        return StartInstance(argv, unit=unit if by_systemd else "", pidfile=where.pid, qmp=where.qmp, memory=memory, stage=4)
+        return StartInstance(argv, unit=unit if by_systemd else "", pidfile=where.pid, qmp=where.qmp, memory=memory, starts=self.starts, stage=4)
 
     def _halt(self, now: Instance) -> Run:
         return Run(("systemctl", "stop", systemd.unit(now.id)), stage=3) if now.managed else self._stop(now, None)
@@ -363,3 +370,8 @@ class InstanceKind(Kind):
     def _as_user(self, user: str) -> tuple[str, ...]:
         # The folder is QEMU's to write in, so nothing in it is run as root.
         return ("runuser", "-u", user, "--") if self.as_root and user != "root" else ()
+
+
+def _of_systemd(step: Step, stage: int) -> bool:
+    """Tell whether a step writes or removes, at this stage, a file that systemd reads."""
+    return isinstance(step, (Write, Remove)) and step.stage == stage and step.path.startswith(systemd.UNIT_FOLDER)

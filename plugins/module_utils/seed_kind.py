@@ -42,7 +42,7 @@ class SeedKind(Kind):
         "instance_id": {"type": "str"},
     }
     options = {"owner": {"type": "str", "default": DEFAULT_USER}, "rebuild": {"type": "list", "elements": "str", "default": []}}
-    tools = ("cloud-localds",)
+    tools = ("genisoimage",)
     workers = 4
 
     def __init__(self, params: Item) -> None:

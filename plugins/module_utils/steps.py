@@ -158,6 +158,26 @@ class Remove(Step):
 
 
 @dataclass(frozen=True)
+class Link(Step):
+    """Make a symbolic link; its folder is made where it lacks. Somebody else's that has come to be there meanwhile is an error."""
+
+    path: str
+    target: str
+    stage: int = 0
+
+    @property
+    def text(self) -> str:
+        return f"ln -s {shlex.quote(self.target)} {shlex.quote(self.path)}"
+
+    def run(self) -> None:
+        try:
+            os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
+            os.symlink(self.target, self.path)
+        except OSError as error:
+            raise ComputeError(f"{self.path} can't be made: {error.strerror}.") from None
+
+
+@dataclass(frozen=True)
 class Do(Step):
     """Call a function; ``typed`` is the command that does the same by hand."""
 
@@ -171,14 +191,6 @@ class Do(Step):
 
     def run(self) -> None:
         self.function()
-
-
-def enable_units(names: list[str], stage: int) -> Run:
-    """Give the step that has units start at boot, all at once. It has systemd read its units again, so that takes no step of its own.
-
-    Without that (``--no-reload``) systemd 255 says of every unit from then on that it is to be read again.
-    """
-    return Run(("systemctl", "enable", *names), stage=stage)
 
 
 def user_ids(user: str) -> tuple[int, int]:

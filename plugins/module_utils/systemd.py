@@ -13,9 +13,11 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.console import con
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER
 from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import DEFAULT_GRACE, disks, identifier, paths, volume
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Link, Step
 
 UNIT_FOLDER = "/etc/systemd/system"
 TEMPLATE = "compute-instance@.service"
+WANTS = "multi-user.target.wants"
 CONSOLE, TIMER = "compute-console.service", "compute-console.timer"
 # What a guest's console log may hold before a timer that looks each minute cuts it to its end.
 CONSOLE_LIMIT_KIB = 1024
@@ -31,6 +33,8 @@ Description=Instance compute-%i
 Wants=compute-networks.service
 After=compute-networks.service network.target
 RequiresMountsFor={root}
+# Wanted at boot by a link that systemd may not have read yet: whoever isolates a target is not to stop it for that.
+IgnoreOnIsolate=yes
 StartLimitIntervalSec=60
 StartLimitBurst=5
 
@@ -140,6 +144,15 @@ def unit(name: str) -> str:
     return f"compute-instance@{name}.service"
 
 
+def enable_steps(ids: list[str], timer: bool, stage: int) -> list[Step]:
+    """Give the links that have instances, and the timer, start at boot: those that ``systemctl enable`` makes.
+
+    It would have systemd read all of its units again besides, 0.1 s and more, which a boot does by itself.
+    """
+    links = [Link(f"{UNIT_FOLDER}/timers.target.wants/{TIMER}", f"{UNIT_FOLDER}/{TIMER}", stage=stage)] if timer else []
+    return [*links, *(Link(f"{UNIT_FOLDER}/{WANTS}/{unit(name)}", f"{UNIT_FOLDER}/{TEMPLATE}", stage=stage) for name in ids)]
+
+
 def trim_script(layout: Layout) -> str:
     """Give the path of the script that keeps console logs small."""
     return f"{layout.root}/run/trim-console-logs"
@@ -232,7 +245,7 @@ def serves(layout: Layout) -> bool:
 def enabled_ids() -> set[str]:
     """Give the instances that start at boot, as `systemctl enable` left them."""
     try:
-        names = os.listdir(f"{UNIT_FOLDER}/multi-user.target.wants")
+        names = os.listdir(f"{UNIT_FOLDER}/{WANTS}")
     except OSError:
         return set()
     return {name[len("compute-instance@") : -len(".service")] for name in names if name.startswith("compute-instance@") and name.endswith(".service")}

@@ -90,7 +90,9 @@ commands:
   type: list
   elements: str
   sample:
-    - cloud-localds --network-config=/…/net_1.cfg /…/.compute-af95e879-seed.img.new /…/cloud_init.cfg /…/meta_data.cfg
+    - >-
+      genisoimage -quiet -output /…/.compute-af95e879-seed.img.new -volid cidata -joliet -rock -follow-links -graft-points
+      user-data=/…/cloud_init.cfg network-config=/…/net_1.cfg meta-data=/…/meta_data.cfg
 results:
   description: An entry for each seed.
   returned: always

@@ -25,7 +25,7 @@ from lab.container import Containers  # noqa: E402  # found by the path that is 
 from lab.host import os_release  # noqa: E402  # found by the path that is set above
 from lab.settings import Settings, node_name, underlay_address  # noqa: E402  # found by the path that is set above
 
-PACKAGES = ("libvirt-daemon-system", "libvirt-clients", "virtinst", "python3-libvirt", "python3-lxml")
+PACKAGES = ("libvirt-daemon-system", "libvirt-clients", "virtinst", "python3-libvirt", "python3-lxml", "cloud-image-utils")
 PLACE = "/var/lib/libvirt/images/bench"  # where libvirt's users keep disks
 IMAGE = f"{PLACE}/empty.qcow2"
 # QEMU's q35 and pc machines begin 16 bytes below the top of the BIOS, with interrupts off: HLT (f4) there is for good. Before it, mov al,30h and

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Real runs of the storage modules: real files, qemu-img, cloud-localds, a web server on 127.0.0.1."""
+"""Real runs of the storage modules: real files, qemu-img, genisoimage, a web server on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from webserver import Web
 
 @pytest.fixture(autouse=True)
 def _tools() -> None:
-    for tool in ("qemu-img", "cloud-localds"):
+    for tool in ("qemu-img", "genisoimage"):
         if not shutil.which(tool):
             pytest.skip(f"{tool} is not installed")
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Seeds, made by cloud-localds and read back."""
+"""Seeds, made by genisoimage and read back."""
 
 from __future__ import annotations
 
@@ -167,9 +167,9 @@ def test_text_replaces_ours(root: Path, run: Converge) -> None:
 
 def test_foreign_seeds_are_left_alone(root: Path, run: Converge, tmp_path: Path) -> None:
     image_of(root).parent.mkdir(parents=True)
-    for name in ("user", "meta"):
-        (tmp_path / name).write_text("#cloud-config\n{}\n" if name == "user" else "instance-id: mine\n")
-    subprocess.run(["cloud-localds", str(image_of(root)), str(tmp_path / "user"), str(tmp_path / "meta")], check=True)
+    for name in ("user-data", "meta-data"):
+        (tmp_path / name).write_text("#cloud-config\n{}\n" if name == "user-data" else "instance-id: mine\n")
+    subprocess.run(["genisoimage", "-quiet", "-output", str(image_of(root)), "-volid", "cidata", "-joliet", "-rock", str(tmp_path)], check=True)
     foreign = image_of(root).read_bytes()
     assert not run(SeedKind, seeds=[], purge=True)["results"]
     with pytest.raises(ComputeError, match="did not make"):

@@ -15,7 +15,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind impo
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import StartInstance, StopInstance
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Run, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Link, Remove, Run, Write
 
 ROOT = "/var/lib/compute-service"
 LAYOUT = Layout(ROOT)
@@ -98,12 +98,13 @@ def _share(change: Change, kind: InstanceKind, made: dict[str, Found]) -> None:
             kind.shared[step.path] = (step.content, step.mode)
         elif isinstance(step, Remove):
             kind.shared.pop(step.path)
-        elif isinstance(step, Run) and step.argv[1] in ("enable", "disable"):
-            if systemd.TIMER in step.argv:
-                kind.timer = step.argv[1] == "enable"
+        elif isinstance(step, Link) or (isinstance(step, Run) and step.argv[1] == "disable"):
+            named = (step.path.rpartition("/")[2],) if isinstance(step, Link) else step.argv
+            if systemd.TIMER in named:
+                kind.timer = isinstance(step, Link)
             for found in made.values():
-                if systemd.unit(found.raw.id) in step.argv:
-                    found.raw.enabled = step.argv[1] == "enable"
+                if systemd.unit(found.raw.id) in named:
+                    found.raw.enabled = isinstance(step, Link)
 
 
 def commands(changes: list[Change]) -> list[str]:
@@ -124,6 +125,11 @@ SHARED = [
     f"install -D -m 0755 /dev/stdin {ROOT}/run/trim-console-logs",
     f"install -D -m 0755 /dev/stdin {ROOT}/run/console",
 ]
+
+
+UNITS = "/etc/systemd/system"
+ENABLED = f"ln -s {UNITS}/compute-instance@.service {UNITS}/multi-user.target.wants/{UNIT}"
+TIMER_ENABLED = f"ln -s {UNITS}/compute-console.timer {UNITS}/timers.target.wants/compute-console.timer"
 
 
 def running(*items: Item) -> tuple[InstanceKind, dict[str, Found]]:

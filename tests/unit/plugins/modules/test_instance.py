@@ -17,12 +17,14 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps imp
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import (
     ALONE,
+    ENABLED,
     FOLDER,
     FOLDER_STEP,
     FULL,
     ROOT,
     SHARED,
     TALK,
+    TIMER_ENABLED,
     UNIT,
     after,
     again,
@@ -43,7 +45,8 @@ def test_create_with_systemd() -> None:
         f"install -D -m 0755 /dev/stdin {FOLDER}/qmp",
         *SHARED,
         "systemctl start compute-console.timer",
-        f"systemctl enable compute-console.timer {UNIT}",
+        TIMER_ENABLED,
+        ENABLED,
         f"systemctl start {UNIT}",
     ]
     assert changes[0].action == "create"
@@ -136,7 +139,7 @@ def test_from_alone_to_systemd() -> None:
     have["web-1"].raw.owner = "compute-service"
     changes, have = after(again(kind, TALK), have)
     assert changes[0].restart_reason == "supervisor is none, declared systemd"
-    assert f"systemctl enable compute-console.timer {UNIT}" in commands(changes)
+    assert {TIMER_ENABLED, ENABLED} <= set(commands(changes))
     changes, have = after(again(kind, TALK, restart="when_required"), have)
     assert commands(changes)[-1] == f"runuser -u compute-service -- {FOLDER}/stop && systemctl start {UNIT}"
 
@@ -149,7 +152,7 @@ def test_power() -> None:
     assert changes[0].reasons == ["is running, declared stopped"]
     assert commands(after(again(kind, off), stopped)[0]) == []
     changes, _have = after(again(kind, TALK), stopped)
-    assert commands(changes) == [f"systemctl enable {UNIT}", f"systemctl start {UNIT}"]
+    assert commands(changes) == [ENABLED, f"systemctl start {UNIT}"]
 
 
 @pytest.mark.parametrize(

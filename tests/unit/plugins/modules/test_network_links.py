@@ -263,7 +263,7 @@ def test_the_unit_comes_with_the_first_bridge_and_goes_with_the_last() -> None:
     assert first == [
         "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-networks.service",
         "systemctl start compute-networks.service",
-        "systemctl enable compute-networks.service",
+        "ln -s /etc/systemd/system/compute-networks.service /etc/systemd/system/multi-user.target.wants/compute-networks.service",
     ]
     assert told(Tap, [TAP], {}, None) == told(Tunnel, [TUNNEL], {}, None) == []
     files: dict[str, str] = {}
