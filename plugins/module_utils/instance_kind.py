@@ -13,7 +13,15 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.errors import Comp
 from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_checks import cross_problems, item_problems, obstacles
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_options import SUBOPTIONS
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import ForgetUnit, RestartInstance, Roll, StartInstance, Starts, StopInstance, WriteStart
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import (
+    ForgetUnit,
+    RestartInstance,
+    Roll,
+    StartInstance,
+    Starts,
+    StopInstance,
+    WriteStart,
+)
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_works
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, folder_drift, root_problem

@@ -52,6 +52,7 @@ ExecStop={instances}/compute-%i/stop
 TimeoutStopSec={timeout}
 
 NoNewPrivileges=yes
+# Clock, host name, kernel log and kernel modules are out of reach without capabilities: the settings for these would add nothing but time to a start.
 CapabilityBoundingSet=
 ProtectSystem=strict
 ReadWritePaths={instances}/compute-%i {volumes}
@@ -65,10 +66,6 @@ RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
-ProtectClock=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
 # What ProtectKernelTunables= and ProtectControlGroups= do, by fewer mounts, each of which delays a start; and other users' processes are hidden.
 ProtectProc=invisible
 ReadOnlyPaths=/proc /sys

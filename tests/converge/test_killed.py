@@ -130,6 +130,9 @@ def points_of(calls: list[Any]) -> list[Kill]:
             if "point" not in note:
                 continue
             mode, number = note["point"], note["number"] + (before if note["point"] == "before" else children)
+            if mode == "qemu":
+                points += [{"mode": mode, "number": number, "unit": unit} for unit in range(note["units"])]
+                continue
             points.append({"mode": mode, "number": number})
             if mode == "orphan" and note["number"] in took:
                 child = took[note["number"]]

@@ -61,6 +61,9 @@ def test_qemu_runs_unprivileged_and_confined(host: Hosts, plan: dict[str, Any], 
         assert "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" in args
         assert "0.0.0.0" not in args
         mounts = {fields[4]: fields for line in host(name).check_output(f"cat /proc/{pid}/mountinfo").splitlines() for fields in [line.split()]}
+        status = dict(line.split(":\t", 1) for line in host(name).check_output(f"cat /proc/{pid}/status").splitlines() if ":\t" in line)
+        assert {status[key] for key in ("CapBnd", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+        assert status["NoNewPrivs"] == "1"
         assert "hidepid=invisible" in mounts["/proc"][-1].split(",")
         assert [mounts[path][5].split(",")[0] for path in ("/", "/proc", "/proc/kallsyms", "/sys", "/sys/fs/cgroup")] == ["ro"] * 5
     listening = host(name).check_output("ss -Hltn")

@@ -10,7 +10,7 @@ Points are counted as the process comes to them; reading is none:
 - ``orphan``: right after a child was started; the child runs on, alone.
 - ``half``: the child and the process, both, when the child has run for half of its time.
 - ``lines``: ``ip -batch`` was killed when it had done so many of its lines.
-- ``qemu``: QEMU was just started; it and the process are killed.
+- ``qemu``: QEMU was just started, with others perhaps; it and the process are killed.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ READERS = re.compile(
     r"ip .*(-j|-json)\b|bridge -j |nft -j |systemctl (show|list-units|is-\w+) |journalctl |unshare --net |sysctl -n |getent |qemu-system-\w+ (--version|-M)"
 )
 QMP_READERS = re.compile(r"query-|qom-get|qom-list|qmp_capabilities|human-monitor-command")
-STARTS = re.compile(r"systemctl (?:re)?start (compute-instance@\w+\.service)")
+STARTS = re.compile(r"systemctl (?:re)?start compute-instance@")
 
 
 class Watch:
     """One process that is watched.
 
-    :ivar kill: None, or the point: its ``mode`` and its ``number``, for ``half`` also ``seconds``, for ``lines`` also ``lines``.
+    :ivar kill: None, or the point: its ``mode`` and its ``number``, for ``half`` also ``seconds``, for ``lines`` also ``lines``, for ``qemu`` also ``unit``,
+        which of those that were started.
     """
 
     def __init__(self, notes: int, kill: dict[str, Any] | None) -> None:
@@ -123,12 +124,13 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]  # of text or of bytes,
             super().communicate("".join(lines[: WATCH.kill["lines"]]), timeout)
             WATCH.reach("lines", self.number, f"{self.line}: {lines[WATCH.kill['lines'] - 1].strip()}")
         done = super().communicate(input, timeout)
-        unit = STARTS.match(self.line)
-        if unit and self.number:
+        if STARTS.match(self.line) and self.number:
+            units = self.line.split()[2:]
             if WATCH.is_point("qemu", self.number):
-                asked = subprocess.run(["systemctl", "show", "--property=MainPID", "--value", unit[1]], capture_output=True, text=True, check=True)
+                unit = units[WATCH.kill["unit"]]
+                asked = subprocess.run(["systemctl", "show", "--property=MainPID", "--value", unit], capture_output=True, text=True, check=True)
                 os.kill(int(asked.stdout), signal.SIGKILL)
-            WATCH.reach("qemu", self.number, self.line)
+            WATCH.reach("qemu", self.number, self.line, units=len(units))
         return done
 
     def wait(self, timeout: float | None = None) -> int:

@@ -26,6 +26,7 @@ from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_sam
     TALK,
     TIMER_ENABLED,
     UNIT,
+    UNITS,
     after,
     again,
     commands,
@@ -206,6 +207,21 @@ def test_reload_that_was_forgotten() -> None:
     kind = again(kind, TALK)
     kind.stale = True  # of what all share
     assert commands(after(kind, have)[0]) == ["systemctl daemon-reload"]
+
+
+def test_a_reload_is_for_what_systemd_knows() -> None:
+    """A drop-in of an instance that it has not met is found at its start; of one that it has in its memory, even if that is not there any more, it isn't."""
+    kind, have = running(TALK)
+    other = {**TALK, "name": "web-2", "id": "0a1b2c3d", "nics": [], "grace": 5}
+    drop_in = f"install -D -m 0644 /dev/stdin {UNITS}/compute-instance@0a1b2c3d.service.d/ikcloud-compute.conf"
+    texts = commands(after(again(kind, TALK, other), have)[0])
+    assert drop_in in texts
+    assert "systemctl daemon-reload" not in texts
+    for left in ({"enabled": True}, {"unit": {"ActiveState": "failed"}}):
+        raw = Instance("compute-0a1b2c3d", "0a1b2c3d", f"{ROOT}/run/instances/compute-0a1b2c3d", **left)
+        texts = commands(after(again(kind, TALK, other), {**have, "web-2": Found({}, True, raw)})[0])
+        assert drop_in in texts
+        assert "systemctl daemon-reload" in texts
 
 
 def test_folder_drift() -> None:
