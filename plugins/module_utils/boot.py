@@ -163,14 +163,17 @@ class Boot:
             text = unit_text(self.layout)
             if self.unit != text:
                 steps.append(Write(UNIT_FILE, text, stage=STAGE_FILES))
+            again = Run(("systemctl", "daemon-reload"), stage=STAGE_UNIT)
             # A new one it finds by itself.
             if self.stale or self.unit not in (None, text):
-                steps.append(Run(("systemctl", "daemon-reload"), stage=STAGE_UNIT))
+                steps.append(again)
             if not self.enabled:
                 # Started, as it is after a reboot (replaying what is there changes nothing), and first, so that one that is enabled was started.
                 steps.append(Run(("systemctl", "start", UNIT), stage=STAGE_UNIT))
                 # What `systemctl enable` does, but for having systemd read all of its units again, which the boot does.
                 steps.append(Link(WANTS_LINK, UNIT_FILE, stage=STAGE_UNIT))
+                # Of one that it knows it shows whether that is enabled as it first saw it.
+                steps += [again] if self.unit is not None else []
         new = self.unit is None if self.systemd else "up" not in self.files
         return [Change(UNIT, "create" if new else "update", steps=steps, reasons=[] if new else ["it differs"])] if steps else []
 
@@ -215,10 +218,14 @@ def read_boot(layout: Layout) -> Boot:
     return boot
 
 
-def is_stale() -> bool:
-    """Ask systemd whether it has to read the unit again: a run that was killed has left that, or somebody who edited it."""
-    argv = ["systemctl", "show", "--property=NeedDaemonReload", "--value", UNIT]
-    return run(argv, timeout=60, check=False).stdout.strip() == "yes"
+def is_stale(enabled: bool) -> bool:
+    """Ask systemd whether it has to read the unit again: a run that was killed has left that, or somebody who edited it.
+
+    :param enabled: Whether it is, by its link; that systemd shows as it first saw it, too.
+    """
+    argv = ["systemctl", "show", "--property=NeedDaemonReload,UnitFileState", UNIT]
+    said = run(argv, timeout=60, check=False).stdout.splitlines()
+    return "NeedDaemonReload=yes" in said or (enabled and "UnitFileState=disabled" in said)
 
 
 def read_text(path: str) -> str | None:

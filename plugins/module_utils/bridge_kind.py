@@ -97,7 +97,7 @@ class Bridge(LinkKind):
 
     def observe(self, items: list[Item]) -> dict[str, Found]:
         found = super().observe(items)
-        self.boot.stale = self.boot.systemd and is_stale()
+        self.boot.stale = self.boot.systemd and is_stale(self.boot.enabled)
         return found
 
     def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:

@@ -57,7 +57,7 @@ class InstanceKind(Kind):
         self.tools = (("qemu-system-x86_64",) if declared else ()) + (("systemctl",) if systemd_used else ())
         self.shared: dict[str, tuple[str, int]] = {}  # what all share, as it is
         self.timer = False  # whether it is enabled
-        self.stale = False  # whether systemd has one of these otherwise than its file has it by now
+        self.states: dict[str, dict[str, str]] = {}  # what systemd says of the units among these
         self.drift: dict[str, str] = {}  # what is wrong with an instance's folder, by name
         self.reasons: dict[str, str] = params.get("restart_reasons") or {}  # by compute-<id>
         self.roll = Roll(max(0, params.get("restart_serial") or 0))
@@ -123,7 +123,7 @@ class InstanceKind(Kind):
                 self.drift[item["name"]] = folder_drift(qemu.paths(item, layout).folder, 0o750, self._owner(item))
         self.shared = {path: read for path in systemd.shared_files(layout) for read in [read_plain(path)] if read}
         self.timer = systemd.timer_enabled()
-        self.stale = bool(self.shared) and any(state.get("NeedDaemonReload") == "yes" for state in systemd.states([systemd.CONSOLE, systemd.TIMER]).values())
+        self.states = systemd.states([systemd.CONSOLE, systemd.TIMER]) if self.shared else {}
         return found
 
     observe_bare = observe  # reading needs no tool
@@ -201,8 +201,9 @@ class InstanceKind(Kind):
         if declared and not self.timer:
             # Started first, so that one that is enabled was started, even if this run is killed in between.
             change.steps.append(Run(("systemctl", "start", systemd.TIMER), stage=2))
-        change.steps += systemd.enable_steps(sorted(enable), bool(declared and not self.timer), stage=2)
-        if self._outdated(changes, change, have):
+        links = systemd.enable_steps(sorted(enable), bool(declared and not self.timer), stage=2)
+        change.steps += links
+        if self._outdated(changes, change, have, {os.path.basename(step.path) for step in links}):
             change.steps.append(Run(("systemctl", "daemon-reload"), stage=2))
         if disable:
             change.steps.append(Run(("systemctl", "disable", *map(systemd.unit, sorted(disable))), stage=2))
@@ -215,14 +216,19 @@ class InstanceKind(Kind):
             change.steps.append(Run(("systemctl", "daemon-reload"), stage=6))
         return [change] if change.steps else []
 
-    def _outdated(self, changes: list[Change], shared: Change, have: dict[str, Found]) -> bool:
-        """Tell whether systemd has to read its units again: what it has never had in its memory it finds by itself at the start."""
+    def _outdated(self, changes: list[Change], shared: Change, have: dict[str, Found], linked: set[str]) -> bool:
+        """Tell whether systemd has to read its units again: what it does not have in its memory it finds by itself at the start.
+
+        :param linked: The units that are enabled now.
+        """
         found = {name: entry.raw for name, entry in have.items()}
-        known = {name for name, instance in found.items() if instance.enabled or instance.unit.get("ActiveState", "inactive") != "inactive"}
+        known = {name for name, instance in found.items() if instance.enabled or systemd.is_known(instance.unit)}
+        units = {systemd.unit(found[name].id) for name in known} | {unit for unit, state in self.states.items() if systemd.is_known(state)}
         touched = {one.name for one in changes for step in one.steps if _of_systemd(step, stage=0)}
         files = [step.path for step in shared.steps if isinstance(step, Write) and _of_systemd(step, stage=0)]
-        stale = self.stale or any(instance.unit.get("NeedDaemonReload") == "yes" for instance in found.values())
-        return stale or bool(touched & known) or any(known or path in self.shared for path in files)
+        stale = any(systemd.is_outdated(state, unit == systemd.TIMER and self.timer) for unit, state in self.states.items())
+        stale = stale or any(systemd.is_outdated(instance.unit, instance.enabled) for instance in found.values())
+        return stale or bool(touched & known or linked & units) or any(known or path in self.shared for path in files)
 
     def _share(self, change: Change) -> None:
         for path, (text, mode) in systemd.shared_files(self.layout).items():

@@ -13,7 +13,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.console import con
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER
 from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import DEFAULT_GRACE, disks, identifier, paths, volume
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Link, Step
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Link
 
 UNIT_FOLDER = "/etc/systemd/system"
 TEMPLATE = "compute-instance@.service"
@@ -141,7 +141,7 @@ def unit(name: str) -> str:
     return f"compute-instance@{name}.service"
 
 
-def enable_steps(ids: list[str], timer: bool, stage: int) -> list[Step]:
+def enable_steps(ids: list[str], timer: bool, stage: int) -> list[Link]:
     """Give the links that have instances, and the timer, start at boot: those that ``systemctl enable`` makes.
 
     It would have systemd read all of its units again besides, 0.1 s and more, which a boot does by itself.
@@ -257,17 +257,31 @@ def states(names: list[str]) -> dict[str, dict[str, str]]:
     """Ask systemd once for the states of units, all there is to know of them; that takes it a millisecond for each.
 
     :param names: Unit names.
-    :returns: For each its ActiveState, SubState and NeedDaemonReload (org.freedesktop.systemd1(5)); nothing where systemd does not run.
+    :returns: For each its ActiveState, SubState, NeedDaemonReload and UnitFileState (org.freedesktop.systemd1(5)); nothing where systemd does not run.
     """
     if not names or not is_running():
         return {}
-    done = run(["systemctl", "show", "--property=Id,ActiveState,SubState,NeedDaemonReload", "--", *names], timeout=60, check=False)
+    done = run(["systemctl", "show", "--property=Id,ActiveState,SubState,NeedDaemonReload,UnitFileState", "--", *names], timeout=60, check=False)
     found: dict[str, dict[str, str]] = {}
     for block in done.stdout.split("\n\n"):
         properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if "Id" in properties:
             found[properties["Id"]] = properties
     return found
+
+
+def is_known(state: dict[str, str]) -> bool:
+    """Tell whether systemd has a unit in its memory for what it does, or has failed to do."""
+    return state.get("ActiveState", "inactive") != "inactive"
+
+
+def is_outdated(state: dict[str, str], enabled: bool) -> bool:
+    """Tell whether systemd has a unit otherwise than its files have it by now; that includes whether it is enabled, which it shows as it first saw it.
+
+    :param state: As :func:`states` gives it.
+    :param enabled: Whether the link is there.
+    """
+    return state.get("NeedDaemonReload") == "yes" or (enabled and state.get("UnitFileState") == "disabled")
 
 
 def loaded() -> dict[str, dict[str, str]]:

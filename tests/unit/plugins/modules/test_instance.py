@@ -205,7 +205,7 @@ def test_reload_that_was_forgotten() -> None:
     assert commands(after(again(kind, TALK), have)[0]) == ["systemctl daemon-reload"]
     have["web-1"].raw.unit["NeedDaemonReload"] = "no"
     kind = again(kind, TALK)
-    kind.stale = True  # of what all share
+    kind.states = {"compute-console.service": {"NeedDaemonReload": "yes"}}
     assert commands(after(kind, have)[0]) == ["systemctl daemon-reload"]
 
 
@@ -222,6 +222,24 @@ def test_a_reload_is_for_what_systemd_knows() -> None:
         texts = commands(after(again(kind, TALK, other), {**have, "web-2": Found({}, True, raw)})[0])
         assert drop_in in texts
         assert "systemctl daemon-reload" in texts
+
+
+def test_systemd_reads_again_what_it_shows_as_disabled() -> None:
+    """It keeps whether a unit that it knows is enabled: a link made beside it, by this run or by one that was killed after that, it has not seen."""
+    kind, have = running(TALK)
+    web = have["web-1"].raw
+    web.enabled = False
+    assert commands(after(again(kind, TALK), {"web-1": Found({}, True, replace(web))})[0]) == [ENABLED, "systemctl daemon-reload"]
+    web.enabled, web.unit = True, {**web.unit, "UnitFileState": "disabled"}
+    assert commands(after(again(kind, TALK), have)[0]) == ["systemctl daemon-reload"]
+    web.unit["UnitFileState"] = "enabled"
+    assert commands(after(again(kind, TALK), have)[0]) == []
+    other = again(kind, TALK)
+    other.timer, other.states = False, {"compute-console.timer": {"ActiveState": "active", "UnitFileState": "disabled"}}
+    assert commands(after(other, have)[0]) == ["systemctl start compute-console.timer", TIMER_ENABLED, "systemctl daemon-reload"]
+    other = again(kind, TALK)
+    other.states = {"compute-console.timer": {"ActiveState": "active", "UnitFileState": "disabled"}}
+    assert commands(after(other, have)[0]) == ["systemctl daemon-reload"]
 
 
 def test_folder_drift() -> None:

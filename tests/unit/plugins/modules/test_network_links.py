@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils.boot import UP, Boot, unit_text
+from ansible_collections.ikcloud.compute.plugins.module_utils.boot import UNIT_FILE, UP, WANTS_LINK, Boot, unit_text
 from ansible_collections.ikcloud.compute.plugins.module_utils.bridge_kind import Bridge
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Item, plan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
@@ -293,6 +293,10 @@ def test_a_unit_that_systemd_has_otherwise_is_read_again() -> None:
     assert told(unit=f"# ikcloud.compute\n{text}", enabled=True) == [write, read]
     assert told(unit=text, enabled=True, stale=True) == [read]
     assert told(unit=None, enabled=True, stale=True) == [write, read]
+    start, link = "systemctl start compute-networks.service", f"ln -s {UNIT_FILE} {WANTS_LINK}"
+    assert told(unit=None) == [write, start, link]
+    assert told(unit=text) == [start, link, read]
+    assert told(unit=f"# ikcloud.compute\n{text}") == [write, read, start, link, read]
 
 
 def test_a_unit_of_somebody_else() -> None:
