@@ -15,7 +15,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Chan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import is_marked
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Link, Remove, Run, Step, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Run, Step, Symlink, Write
 
 UNIT = "compute-networks.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
@@ -73,6 +73,8 @@ After=systemd-sysctl.service nftables.service
 PartOf=nftables.service
 ReloadPropagatedFrom=nftables.service
 RequiresMountsFor={layout.root}
+# Wanted at boot by a link that systemd may not have read yet: whoever isolates a target is not to stop it for that.
+IgnoreOnIsolate=yes
 
 [Service]
 Type=oneshot
@@ -170,8 +172,8 @@ class Boot:
             if not self.enabled:
                 # Started, as it is after a reboot (replaying what is there changes nothing), and first, so that one that is enabled was started.
                 steps.append(Run(("systemctl", "start", UNIT), stage=STAGE_UNIT))
-                # What `systemctl enable` does, but for having systemd read all of its units again, which the boot does.
-                steps.append(Link(WANTS_LINK, UNIT_FILE, stage=STAGE_UNIT))
+                # What `systemctl enable` does, but for having systemd read all of its units again.
+                steps.append(Symlink(WANTS_LINK, UNIT_FILE, stage=STAGE_UNIT))
                 # Of one that it knows it shows whether that is enabled as it first saw it.
                 steps += [again] if self.unit is not None else []
         new = self.unit is None if self.systemd else "up" not in self.files

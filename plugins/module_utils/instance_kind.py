@@ -34,7 +34,7 @@ SHARED = systemd.TEMPLATE
 
 
 class InstanceKind(Kind):
-    """Virtual machines. Stages: 0 files, 2 enable and disable, or daemon-reload, 3 stop or change live, 4 start, 5 remove files, 6 remove what all share."""
+    """Virtual machines. Stages: 0 files, 2 enable, daemon-reload, disable, 3 stop or change live, 4 start, 5 remove files, 6 remove what all share."""
 
     noun = "instance"
     option = "instances"
@@ -58,6 +58,7 @@ class InstanceKind(Kind):
         self.shared: dict[str, tuple[str, int]] = {}  # what all share, as it is
         self.timer = False  # whether it is enabled
         self.states: dict[str, dict[str, str]] = {}  # what systemd says of the units among these
+        self.loaded: set[str] = set()  # which of our units it has in its memory
         self.drift: dict[str, str] = {}  # what is wrong with an instance's folder, by name
         self.reasons: dict[str, str] = params.get("restart_reasons") or {}  # by compute-<id>
         self.roll = Roll(max(0, params.get("restart_serial") or 0))
@@ -108,6 +109,7 @@ class InstanceKind(Kind):
     def observe(self, items: list[Item]) -> dict[str, Found]:
         layout = self.layout
         ids = {qemu.identifier(item): item["name"] for item in items}
+        self.loaded = set(systemd.loaded())  # before the units are asked about, for which systemd loads them
         found: dict[str, Found] = {}
         for instance in read_instances(layout, list(ids), stale=True, talk=not self.absent).values():
             name = ids.get(instance.id, instance.name)
@@ -123,7 +125,7 @@ class InstanceKind(Kind):
                 self.drift[item["name"]] = folder_drift(qemu.paths(item, layout).folder, 0o750, self._owner(item))
         self.shared = {path: read for path in systemd.shared_files(layout) for read in [read_plain(path)] if read}
         self.timer = systemd.timer_enabled()
-        self.states = systemd.states([systemd.CONSOLE, systemd.TIMER]) if self.shared else {}
+        self.states = systemd.states([systemd.CONSOLE, systemd.TIMER])
         return found
 
     observe_bare = observe  # reading needs no tool
@@ -221,14 +223,11 @@ class InstanceKind(Kind):
 
         :param linked: The units that are enabled now.
         """
-        found = {name: entry.raw for name, entry in have.items()}
-        known = {name for name, instance in found.items() if instance.enabled or systemd.is_known(instance.unit)}
-        units = {systemd.unit(found[name].id) for name in known} | {unit for unit, state in self.states.items() if systemd.is_known(state)}
-        touched = {one.name for one in changes for step in one.steps if _of_systemd(step, stage=0)}
+        touched = {systemd.unit(one.facts["id"]) for one in changes for step in one.steps if _of_systemd(step, stage=0)}
         files = [step.path for step in shared.steps if isinstance(step, Write) and _of_systemd(step, stage=0)]
         stale = any(systemd.is_outdated(state, unit == systemd.TIMER and self.timer) for unit, state in self.states.items())
-        stale = stale or any(systemd.is_outdated(instance.unit, instance.enabled) for instance in found.values())
-        return stale or bool(touched & known or linked & units) or any(known or path in self.shared for path in files)
+        stale = stale or any(systemd.is_outdated(found.raw.unit, found.raw.enabled) for found in have.values())
+        return stale or bool((touched | linked) & self.loaded) or any(self.loaded or path in self.shared for path in files)
 
     def _share(self, change: Change) -> None:
         for path, (text, mode) in systemd.shared_files(self.layout).items():

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qmp, systemd
@@ -24,6 +24,8 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, 
 START_LIMIT = 60.0
 # Before that a QEMU that has not made its pidfile is more likely busy than dead, and asking systemd takes a process each time.
 ASK_AFTER = 0.5
+# So many QEMUs are starting at the same time, at most.
+AT_ONCE = 20
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,13 @@ class Starts:
     def begin(self, steps: list[Step]) -> None:
         """Start the units of these steps. What does not come up is left for its own step, which says why."""
         units = [step.unit for step in steps if isinstance(step, StartInstance) and not isinstance(step, RestartInstance) and step.unit]
-        if len(units) > 1 and run(("systemctl", "start", *units), check=False).returncode == 0:
-            self._started.update(units)
+        for first in range(0, len(units), AT_ONCE):
+            some = units[first : first + AT_ONCE]
+            with suppress(ComputeError, OSError):
+                if len(some) > 1:
+                    done = run(("systemctl", "start", *some), check=False)
+                    states = systemd.states(some) if done.returncode else {}
+                    self._started |= {unit for unit in some if not done.returncode or states.get(unit, {}).get("ActiveState") == "active"}
 
     def started(self, unit: str) -> bool:
         """Tell whether a unit was started with the others."""

@@ -13,6 +13,7 @@ import struct
 _SECTOR = 2048
 _PRIMARY = 16 * _SECTOR  # ECMA-119 section 6.7.1: descriptors begin at sector 16
 _MAX_BYTES = 16 << 20
+_FIRST_BYTES = 128 << 10  # a seed's texts are in these; the rest of what genisoimage makes is 300 KiB of padding
 _DIRECTORY = 0x02
 
 
@@ -24,10 +25,20 @@ def read_files(path: str) -> dict[str, bytes]:
     :raises OSError: When it can't be read.
     """
     with open(path, "rb") as stream:
-        data = stream.read(_MAX_BYTES + 1)
+        data = stream.read(_FIRST_BYTES)
+        try:
+            return _files(path, data)
+        except ValueError:
+            data += stream.read(_MAX_BYTES + 1 - len(data))
+    return _files(path, data)
+
+
+def _files(path: str, data: bytes) -> dict[str, bytes]:
     if len(data) > _MAX_BYTES or data[_PRIMARY : _PRIMARY + 6] != b"\x01CD001":
         raise ValueError(f"{path} is no ISO 9660 image of ours")
     extent, size = _extent(data, _PRIMARY + 156)  # section 8.4.18: the root folder's record
+    if extent * _SECTOR + size > len(data):
+        raise ValueError(f"{path} ends in the middle of its folder")
     files: dict[str, bytes] = {}
     for offset in _records(data, extent * _SECTOR, size):
         name = _name(data, offset)

@@ -4,7 +4,8 @@
 """QMP, QEMU's own control protocol: one JSON object a line over a unix socket (QEMU's docs/interop/qmp-spec).
 
 QEMU has one client at a time, and what it still had to say to the last one, the next one hears: events even before the greeting,
-answers after it. So whatever comes before the greeting is passed over, and an answer is ours only when it bears our ``id``.
+answers after it. So whatever comes before the greeting is passed over, and an answer is ours only when it bears our ``id``. It does one
+command after the other, so once our first, whose ``id`` nobody else has, is answered, the last client's are too.
 
 QEMU 7.2 reads what it is told byte by byte (``monitor_can_read`` in its monitor/monitor.c), which takes it some 4 µs each, so messages are kept short.
 """
@@ -42,8 +43,8 @@ class Qmp:
         self.path = path
         self._timeout = timeout
         self._buffer = b""
-        # From anywhere in 32 bits, so that they are not the numbers of the client before.
-        self._numbers = itertools.count(int.from_bytes(os.urandom(4), "big"))
+        # The first is from anywhere in 32 bits, so that it is not one of the client before.
+        self._numbers = itertools.chain([int.from_bytes(os.urandom(4), "big")], itertools.count())
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connect(self._socket, path, timeout)

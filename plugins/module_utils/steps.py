@@ -158,7 +158,7 @@ class Remove(Step):
 
 
 @dataclass(frozen=True)
-class Link(Step):
+class Symlink(Step):
     """Make a symbolic link; its folder is made where it lacks. Somebody else's that has come to be there meanwhile is an error."""
 
     path: str

@@ -13,7 +13,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.console import con
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER
 from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import DEFAULT_GRACE, disks, identifier, paths, volume
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Link
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Symlink
 
 UNIT_FOLDER = "/etc/systemd/system"
 TEMPLATE = "compute-instance@.service"
@@ -52,7 +52,8 @@ ExecStop={instances}/compute-%i/stop
 TimeoutStopSec={timeout}
 
 NoNewPrivileges=yes
-# Clock, host name, kernel log and kernel modules are out of reach without capabilities: the settings for these would add nothing but time to a start.
+# Clock, host name and kernel modules are out of reach without capabilities, the kernel's log by QEMU's own sandbox and DevicePolicy= below: settings
+# for these would add nothing but time to a start.
 CapabilityBoundingSet=
 ProtectSystem=strict
 ReadWritePaths={instances}/compute-%i {volumes}
@@ -102,6 +103,8 @@ _CONSOLE_TIMER = """\
 # {owner}: keeps the guests' console logs small, see compute-console.service.
 [Unit]
 Description=Cut the console logs of instances each minute
+# As the instances: wanted by a link that systemd may not have read yet.
+IgnoreOnIsolate=yes
 
 [Timer]
 OnBootSec=1min
@@ -141,13 +144,13 @@ def unit(name: str) -> str:
     return f"compute-instance@{name}.service"
 
 
-def enable_steps(ids: list[str], timer: bool, stage: int) -> list[Link]:
+def enable_steps(ids: list[str], timer: bool, stage: int) -> list[Symlink]:
     """Give the links that have instances, and the timer, start at boot: those that ``systemctl enable`` makes.
 
     It would have systemd read all of its units again besides, 0.1 s and more, which a boot does by itself.
     """
-    links = [Link(f"{UNIT_FOLDER}/timers.target.wants/{TIMER}", f"{UNIT_FOLDER}/{TIMER}", stage=stage)] if timer else []
-    return [*links, *(Link(f"{UNIT_FOLDER}/{WANTS}/{unit(name)}", f"{UNIT_FOLDER}/{TEMPLATE}", stage=stage) for name in ids)]
+    links = [Symlink(f"{UNIT_FOLDER}/timers.target.wants/{TIMER}", f"{UNIT_FOLDER}/{TIMER}", stage=stage)] if timer else []
+    return [*links, *(Symlink(f"{UNIT_FOLDER}/{WANTS}/{unit(name)}", f"{UNIT_FOLDER}/{TEMPLATE}", stage=stage) for name in ids)]
 
 
 def trim_script(layout: Layout) -> str:
@@ -240,7 +243,7 @@ def serves(layout: Layout) -> bool:
 
 
 def enabled_ids() -> set[str]:
-    """Give the instances that start at boot, as `systemctl enable` left them."""
+    """Give the instances that start at boot, by the links that `systemctl enable` makes, too."""
     try:
         names = os.listdir(f"{UNIT_FOLDER}/{WANTS}")
     except OSError:
@@ -270,11 +273,6 @@ def states(names: list[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def is_known(state: dict[str, str]) -> bool:
-    """Tell whether systemd has a unit in its memory for what it does, or has failed to do."""
-    return state.get("ActiveState", "inactive") != "inactive"
-
-
 def is_outdated(state: dict[str, str], enabled: bool) -> bool:
     """Tell whether systemd has a unit otherwise than its files have it by now; that includes whether it is enabled, which it shows as it first saw it.
 
@@ -285,13 +283,13 @@ def is_outdated(state: dict[str, str], enabled: bool) -> bool:
 
 
 def loaded() -> dict[str, dict[str, str]]:
-    """Ask systemd once which instances' units it has in its memory: those that run, or have failed, or are wanted at boot.
+    """Ask systemd once which of our units it has in its memory: what runs or has failed, and what something there refers to.
 
     :returns: For each its ActiveState and SubState; nothing where systemd does not run.
     """
     if not is_running():
         return {}
-    argv = ["systemctl", "list-units", "--all", "--full", "--plain", "--no-legend", "--no-pager", unit("*")]
+    argv = ["systemctl", "list-units", "--all", "--full", "--plain", "--no-legend", "--no-pager", unit("*"), CONSOLE, TIMER]
     lines = [line.split() for line in run(argv, timeout=60, check=False).stdout.splitlines()]
     return {words[0]: {"ActiveState": words[2], "SubState": words[3]} for words in lines if len(words) > 3}
 

@@ -115,7 +115,7 @@ class Bench:
         self._site(1, self.other)
         self._note(CREATE, SITE, most, self._site(most))
         self._expect(most)
-        for _round in range(2 * self.rounds + 3):
+        for _round in range(4 * self.rounds + 3):
             self._note(IN_TURNS, SITE, most, self._site(most))
             self._note(IN_TURNS, SITE, 1, self._site(1, self.other))
         self.figures.tasks[most] = self._tasks(most)

@@ -36,6 +36,7 @@ def promises(figures: Figures, many: int, most: int) -> dict[str, Promise]:
     """
     seconds, ratio = figures.seconds, figures.ratio
     net = creating(figures, many)
+    assert net > 0, "an empty run took longer than one that creates: the machine had something else to do"
     return {
         "flat": Promise(f"`site` without a change over {most}, to that over 1", ratio((IN_TURNS, SITE, most), (IN_TURNS, SITE, 1)), 1.3),
         "tasks": Promise("tasks that go to a node", max(figures.tasks.values()), 8),
@@ -67,9 +68,9 @@ def table(figures: Figures, found: dict[str, Promise]) -> str:
                 lines.append(f"| {what}: {who} | " + " | ".join("" if cell is None else f"{cell:.2f}" for cell in cells) + " |")
     lines += [f"| an empty run of {SITE} | " + " | ".join([f"{figures.seconds[NO_CHANGE, SITE, 0]:.2f}"] + [""] * (len(counts) - 1)) + " |"]
     lines += ["", "| ratio | found | promised | kept |", "|---|---:|---:|---|", *(promise.row for promise in found.values())]
-    most = counts[1]
-    empty, site = figures.seconds[NO_CHANGE, SITE, 0], figures.seconds[CREATE, SITE, most]
-    lines += ["", f"Of what `site` takes to create {most}, an empty run is {empty / site:.0%}. Beside all of it, {site:.2f} s, are"]
-    lines += [f"`{who}` {figures.seconds[CREATE, who, most] / site:.2f} times as long," for who in (VIRSH, VIRT_INSTALL)]
+    many = counts[1]
+    empty, site = figures.seconds[NO_CHANGE, SITE, 0], figures.seconds[CREATE, SITE, many]
+    lines += ["", f"Of what `site` takes to create {many}, an empty run is {empty / site:.0%}. Beside all of it, {site:.2f} s, are"]
+    lines += [f"`{who}` {figures.seconds[CREATE, who, many] / site:.2f} times as long," for who in (VIRSH, VIRT_INSTALL)]
     lines[-1] = f"and {lines[-1].rstrip(',')}."
     return "\n".join([*lines, "", f"Machine: {figures.machine}.", ""])

@@ -46,6 +46,7 @@ class Harness:
             assert not any(outcome.failed for outcome in outcomes.values()), [outcome.failed for outcome in outcomes.values()]
             self.points[scenario] = {name: points_of(outcome.calls) for name, outcome in outcomes.items()}
             self.wanted[scenario] = self.converge(declaration)
+        assert any(point.get("unit") for point in every(self.points)), "no two QEMUs were started together"
         left = differences(bare, self.wanted["B to nothing"])
         assert not left, f"what a purge leaves over: {left}"
 

@@ -29,7 +29,7 @@ TIMERS = re.compile(r".*_timer$|.*_(time|port)$|bridge_id|root_id|designated_.*|
 # What of the files' content is not the run's: logs, what guests write to, when an image was copied.
 LOGS = re.compile(r"/console\.log(\.end)?$|\.pid$")
 # Processes of the node's own system come and go.
-OURS = re.compile(r"qemu|^ip |^nft |bridge |cloud-localds|genisoimage|xorriso|systemctl|compute|/bin/sh|^sh ")
+OURS = re.compile(r"qemu|^ip |^nft |bridge |genisoimage|xorriso|systemctl|compute|/bin/sh|^sh ")
 # A module that Ansible started over SSH: it goes on for a while when ansible-playbook is killed.
 MODULE = re.compile(r"/bin/sh -c .*python3 && sleep 0$")
 TIMER = "compute-console.timer"

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import instance_steps
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine, instance_steps, steps, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import RestartInstance, StartInstance, Starts
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, Step
+from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import TALK, declared
 
 
 def start(name: str, starts: Starts) -> StartInstance:
@@ -28,7 +30,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         commands.append(tuple(argv))
         return subprocess.CompletedProcess(list(argv), 1 if "bad" in argv else 0, "", "")
 
-    monkeypatch.setattr(instance_steps, "run", run)
+    for module in (instance_steps, steps, systemd):
+        monkeypatch.setattr(module, "run", run)
     return commands
 
 
@@ -36,10 +39,38 @@ def test_one_process_starts_all(asked: list[tuple[str, ...]]) -> None:
     starts = Starts()
     alone = StartInstance(("/somewhere/start",))
     restart = RestartInstance(("systemctl", "restart", "c"), unit="c", starts=starts)
-    steps: list[Step] = [start("a", starts), alone, restart, start("b", starts), Run(("true",))]
-    starts.begin(steps)
+    due: list[Step] = [start("a", starts), alone, restart, start("b", starts), Run(("true",))]
+    starts.begin(due)
     assert asked == [("systemctl", "start", "a", "b")]
     assert [starts.started(unit) for unit in ("a", "b", "c", "")] == [True, True, False, False]
+
+
+def test_the_engine_has_instances_started_together(asked: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instance_steps, "locked_by", lambda _pidfile: 4711)
+    monkeypatch.setattr(instance_steps.qmp, "status", lambda _path, timeout: "running")
+    kind = declared(TALK, {**TALK, "name": "web-2", "id": "0a1b2c3d", "nics": []})
+    changes = engine.plan(kind, kind.params["instances"], {}, absent=False)
+    for change in changes:
+        change.steps = [step for step in change.steps if isinstance(step, StartInstance)]
+    assert engine.apply(kind, changes) == {}
+    assert asked == [("systemctl", "start", "compute-instance@af95e879.service", "compute-instance@0a1b2c3d.service")]
+
+
+def test_not_all_at_once(asked: list[tuple[str, ...]]) -> None:
+    starts = Starts()
+    starts.begin([start(str(number), starts) for number in range(2 * instance_steps.AT_ONCE + 1)])
+    assert [len(command) for command in asked] == [2 + instance_steps.AT_ONCE] * 2  # the last one is a single one
+    assert not starts.started(str(2 * instance_steps.AT_ONCE))
+
+
+def test_a_node_without_systemctl_hears_it_from_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: Sequence[str], **_options: Any) -> None:
+        raise ComputeError(f"{argv[0]} is not installed on this node.")
+
+    monkeypatch.setattr(instance_steps, "run", run)
+    starts = Starts()
+    starts.begin([start("a", starts), start("b", starts)])
+    assert not starts.started("a")
 
 
 def test_a_single_one_is_its_own_steps_affair(asked: list[tuple[str, ...]]) -> None:
@@ -49,8 +80,11 @@ def test_a_single_one_is_its_own_steps_affair(asked: list[tuple[str, ...]]) -> N
     assert not starts.started("a")
 
 
-def test_when_one_fails_each_step_says_for_itself(asked: list[tuple[str, ...]]) -> None:
-    """To start a unit that runs already does nothing (systemctl(1))."""
+@pytest.mark.usefixtures("asked")
+def test_when_one_fails_its_own_step_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has come up all the same is not started again."""
+    up = {"b": {"ActiveState": "active"}, "bad": {"ActiveState": "failed"}}
+    monkeypatch.setattr(systemd, "states", lambda names: {name: up[name] for name in names if name in up})
     starts = Starts()
-    starts.begin([start("a", starts), start("bad", starts)])
-    assert [starts.started(unit) for unit in ("a", "bad")] == [False, False]
+    starts.begin([start("b", starts), start("bad", starts)])
+    assert [starts.started(unit) for unit in ("b", "bad")] == [True, False]

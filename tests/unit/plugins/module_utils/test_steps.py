@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Link, MakeFolder, Remove, Run, Step, Write, read_plain
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Symlink, Write, read_plain
 
 
 def test_write_is_what_install_does(tmp_path: Path) -> None:
@@ -43,12 +43,12 @@ def test_folder_and_removal(tmp_path: Path) -> None:
 
 
 def test_a_link_takes_nobodys_place(tmp_path: Path) -> None:
-    step = Link(str(tmp_path / "wants" / "a.service"), "/etc/systemd/system/a@.service")
+    step = Symlink(str(tmp_path / "wants" / "a.service"), "/etc/systemd/system/a@.service")
     step.run()
     assert os.readlink(step.path) == step.target
     (tmp_path / "wants" / "b.service").write_text("somebody's")
     with pytest.raises(ComputeError, match=r"b\.service can't be made: File exists"):
-        Link(str(tmp_path / "wants" / "b.service"), "/nowhere").run()
+        Symlink(str(tmp_path / "wants" / "b.service"), "/nowhere").run()
     assert (tmp_path / "wants" / "b.service").read_text() == "somebody's"
 
 

@@ -15,7 +15,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind impo
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import StartInstance, StopInstance
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Link, Remove, Run, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Run, Symlink, Write
 
 ROOT = "/var/lib/compute-service"
 LAYOUT = Layout(ROOT)
@@ -82,8 +82,10 @@ def _made(change: Change, found: Found | None, kind: InstanceKind) -> Found | No
             now.files = {path: file for path, file in now.files.items() if not path.startswith(step.path)}
         elif isinstance(step, StartInstance):
             now.pid, now.running, now.replaced, now.unit = 4711, now.options, [], {"ActiveState": "active"} if step.unit else {}
+            kind.loaded |= {step.unit} - {""}
         elif isinstance(step, StopInstance) or (isinstance(step, Run) and step.argv[:2] == ("systemctl", "stop")):
             now.pid, now.running, now.unit = 0, None, {}
+            kind.loaded.discard(systemd.unit(now.id))
         elif isinstance(step, Run) and step.argv[:2] == ("systemctl", "reset-failed"):
             now.unit = {}
     kind.drift.pop(change.name, None)
@@ -98,13 +100,13 @@ def _share(change: Change, kind: InstanceKind, made: dict[str, Found]) -> None:
             kind.shared[step.path] = (step.content, step.mode)
         elif isinstance(step, Remove):
             kind.shared.pop(step.path)
-        elif isinstance(step, Link) or (isinstance(step, Run) and step.argv[1] == "disable"):
-            named = (step.path.rpartition("/")[2],) if isinstance(step, Link) else step.argv
+        elif isinstance(step, Symlink) or (isinstance(step, Run) and step.argv[1] == "disable"):
+            named = (step.path.rpartition("/")[2],) if isinstance(step, Symlink) else step.argv
             if systemd.TIMER in named:
-                kind.timer = isinstance(step, Link)
+                kind.timer = isinstance(step, Symlink)
             for found in made.values():
                 if systemd.unit(found.raw.id) in named:
-                    found.raw.enabled = isinstance(step, Link)
+                    found.raw.enabled = isinstance(step, Symlink)
 
 
 def commands(changes: list[Change]) -> list[str]:
@@ -142,5 +144,5 @@ def running(*items: Item) -> tuple[InstanceKind, dict[str, Found]]:
 def again(before: InstanceKind, *items: Item, **options: Any) -> InstanceKind:
     """Give the next run on the same node."""
     kind = declared(*items, **options)
-    kind.shared, kind.timer = dict(before.shared), before.timer
+    kind.shared, kind.timer, kind.loaded = dict(before.shared), before.timer, set(before.loaded)
     return kind

@@ -148,11 +148,12 @@ def test_from_alone_to_systemd() -> None:
 def test_power() -> None:
     kind, have = running(TALK)
     off = {**TALK, "power": "stopped"}
-    changes, stopped = after(again(kind, off), have)
+    stopping = again(kind, off)
+    changes, stopped = after(stopping, have)
     assert commands(changes) == [f"systemctl disable {UNIT}", f"systemctl stop {UNIT}"]
     assert changes[0].reasons == ["is running, declared stopped"]
     assert commands(after(again(kind, off), stopped)[0]) == []
-    changes, _have = after(again(kind, TALK), stopped)
+    changes, _have = after(again(stopping, TALK), stopped)
     assert commands(changes) == [ENABLED, f"systemctl start {UNIT}"]
 
 
@@ -209,19 +210,17 @@ def test_reload_that_was_forgotten() -> None:
     assert commands(after(kind, have)[0]) == ["systemctl daemon-reload"]
 
 
-def test_a_reload_is_for_what_systemd_knows() -> None:
-    """A drop-in of an instance that it has not met is found at its start; of one that it has in its memory, even if that is not there any more, it isn't."""
+def test_a_reload_is_for_what_systemd_has_in_its_memory() -> None:
+    """A drop-in of an instance that it has not is found at its start; else it isn't, be it that an administrator's unit only refers to that instance."""
     kind, have = running(TALK)
     other = {**TALK, "name": "web-2", "id": "0a1b2c3d", "nics": [], "grace": 5}
     drop_in = f"install -D -m 0644 /dev/stdin {UNITS}/compute-instance@0a1b2c3d.service.d/ikcloud-compute.conf"
-    texts = commands(after(again(kind, TALK, other), have)[0])
-    assert drop_in in texts
-    assert "systemctl daemon-reload" not in texts
-    for left in ({"enabled": True}, {"unit": {"ActiveState": "failed"}}):
-        raw = Instance("compute-0a1b2c3d", "0a1b2c3d", f"{ROOT}/run/instances/compute-0a1b2c3d", **left)
-        texts = commands(after(again(kind, TALK, other), {**have, "web-2": Found({}, True, raw)})[0])
+    for loaded in (False, True):
+        again_kind = again(kind, TALK, other)
+        again_kind.loaded |= {"compute-instance@0a1b2c3d.service"} if loaded else set()
+        texts = commands(after(again_kind, have)[0])
         assert drop_in in texts
-        assert "systemctl daemon-reload" in texts
+        assert ("systemctl daemon-reload" in texts) is loaded
 
 
 def test_systemd_reads_again_what_it_shows_as_disabled() -> None:
@@ -235,7 +234,7 @@ def test_systemd_reads_again_what_it_shows_as_disabled() -> None:
     web.unit["UnitFileState"] = "enabled"
     assert commands(after(again(kind, TALK), have)[0]) == []
     other = again(kind, TALK)
-    other.timer, other.states = False, {"compute-console.timer": {"ActiveState": "active", "UnitFileState": "disabled"}}
+    other.timer, other.loaded = False, {"compute-console.timer"}
     assert commands(after(other, have)[0]) == ["systemctl start compute-console.timer", TIMER_ENABLED, "systemctl daemon-reload"]
     other = again(kind, TALK)
     other.states = {"compute-console.timer": {"ActiveState": "active", "UnitFileState": "disabled"}}
