@@ -8,14 +8,19 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, forget_marks, mark_command, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked, users_of
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, MakeFolder, Run, Step, Write, remove_file, user_ids
+
+# What an image without content has is its header and some tables (QEMU's docs/interop/qcow2).
+_LARGEST_BLANK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,47 @@ class Build(Run):
         try:
             super().run()
         except ComputeError:
+            remove_file(self.made)
+            raise
+
+
+class Blanks:
+    """What one ``qemu-img create`` has written, for all that are to be made with the same options: it is the same, and no process is needed for it."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, ...], bytes] = {}
+        self._lock = threading.Lock()
+
+    def make(self, options: tuple[str, ...], path: str, create: Callable[[], None]) -> None:
+        """Fill the file at a path.
+
+        :param options: All that tells what is in it; not the path.
+        :param create: Runs ``qemu-img``.
+        :raises OSError: When it can't be written.
+        """
+        with self._lock:
+            content = self._made.get(options)
+            if content is None:
+                create()
+                with open(path, "rb") as stream:
+                    content = stream.read(_LARGEST_BLANK + 1)
+                if len(content) <= _LARGEST_BLANK:
+                    self._made[options] = content
+                return
+        with open(path, "wb") as stream:
+            stream.write(content)
+
+
+@dataclass(frozen=True)
+class CreateImage(Build):
+    """Have ``qemu-img create`` make an image with nothing of its own in it, or write down what it has made of the same options before."""
+
+    blanks: Blanks = field(default_factory=Blanks)
+
+    def run(self) -> None:
+        try:
+            self.blanks.make(tuple(word for word in self.argv if word != self.made), self.made, super().run)
+        except OSError:
             remove_file(self.made)
             raise
 

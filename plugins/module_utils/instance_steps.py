@@ -24,6 +24,8 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, 
 START_LIMIT = 60.0
 # Before that a QEMU that has not made its pidfile is more likely busy than dead, and asking systemd takes a process each time.
 ASK_AFTER = 0.5
+# To look at a pidfile takes some microseconds.
+LONGEST_PAUSE = 0.03
 # So many QEMUs are starting at the same time, at most.
 AT_ONCE = 20
 
@@ -98,7 +100,7 @@ class StartInstance(Run):
                 state = "it has ended"
                 break
             time.sleep(pause)
-            pause = min(0.1, pause * 1.5)
+            pause = min(LONGEST_PAUSE, pause * 1.5)
         words = systemd.journal_tail(self.unit) if self.unit else ""
         raise ComputeError(f"QEMU was started with `{self.text}` and does not run: {state}." + (f" It last said: {words}" if words else ""))
 

@@ -111,8 +111,9 @@ def read_instances(layout: Layout, also: list[str] | None = None, units: bool = 
     asked = [instance for instance in found if talk and instance.owned and instance.running is not None]
     questions: list[Callable[[], None]] = []
     if units and found:
-        names = [systemd.unit(instance.id) for instance in found]
-        questions.append(lambda: states.update(systemd.states(names) if stale else systemd.loaded()))
+        loaded = systemd.loaded()
+        names = [systemd.unit(instance.id) for instance in found if systemd.unit(instance.id) in loaded]
+        questions.append(lambda: states.update(systemd.states(names) if stale else loaded))
     questions += [partial(_talk, instance, layout) for instance in asked]
     side_by_side(lambda question: question(), questions, workers=16)
     by_name: dict[str, Instance] = {}

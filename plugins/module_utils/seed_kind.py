@@ -43,7 +43,7 @@ class SeedKind(Kind):
     }
     options = {"owner": {"type": "str", "default": DEFAULT_USER}, "rebuild": {"type": "list", "elements": "str", "default": []}}
     tools = ("genisoimage",)
-    workers = 4
+    workers = 8  # half of the time they wait for the disk
 
     def __init__(self, params: Item) -> None:
         super().__init__(params)

@@ -12,7 +12,9 @@ from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import (
+    Blanks,
     Build,
+    CreateImage,
     access_steps,
     begin_file,
     finish_step,
@@ -59,7 +61,7 @@ class VolumeKind(Kind):
         "rebuild": {"type": "list", "elements": "str", "default": []},
     }
     tools = ("qemu-img",)
-    workers = 4
+    workers = 8  # half of the time they wait for the disk
 
     def __init__(self, params: Item) -> None:
         super().__init__(params)
@@ -68,6 +70,7 @@ class VolumeKind(Kind):
         self.bases: dict[str, qcow2.Header] = {}
         self.kept = False  # whether there are volumes that were kept aside
         self.rebuild = frozenset(params.get("rebuild") or ())
+        self.blanks = Blanks()
         self.deleted: dict[str, tuple[str, str]] = {}  # volumes that are missing, while a running instance has their former file open
         self.users: dict[str, str] = {}  # which instance has a volume, of those that are in use and may have to go
 
@@ -153,9 +156,10 @@ class VolumeKind(Kind):
             if size is not None:  # also where it is the image's own: in check mode the image may not be there yet to tell
                 steps.append(Build(("qemu-img", "resize", "-q", "-f", "qcow2", hidden, size), made=hidden))
         elif image:
-            steps.append(Build(("qemu-img", "create", "-q", "-f", "qcow2", "-F", item["image_format"], "-b", base_path, hidden, *sized), made=hidden))
+            argv = ("qemu-img", "create", "-q", "-f", "qcow2", "-F", item["image_format"], "-b", base_path, hidden, *sized)
+            steps.append(CreateImage(argv, made=hidden, blanks=self.blanks))
         else:
-            steps.append(Build(("qemu-img", "create", "-q", "-f", "qcow2", hidden, *sized), made=hidden))
+            steps.append(CreateImage(("qemu-img", "create", "-q", "-f", "qcow2", hidden, *sized), made=hidden, blanks=self.blanks))
         steps += [mark_step(path, f"volume/{name}"), finish_step(path)]
         expected = qcow2.parse_size(size) if size is not None else base.virtual_size if base else None
         after = self._props(path, expected, "" if item["copy"] else base_path)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import marks, qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils import marks, qcow2, steps
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.image_kind import ImageKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
@@ -59,6 +59,31 @@ def test_check_then_run_then_again(root: Path, run: Converge, base: Path) -> Non
         again = run(VolumeKind, check=check_mode, volumes=volumes)
         assert not again["changed"] and not again["commands"] and not again["diff"]
     assert states(root) == before
+
+
+def test_many_of_a_kind_are_what_qemu_img_makes_of_each(root: Path, run: Converge, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process serves those that are the same; others have their own."""
+    asked: list[str] = []
+    run_command = steps.run
+
+    def noting(argv: Any, *more: Any, **options: Any) -> Any:
+        asked.append(argv[-1])
+        return run_command(argv, *more, **options)
+
+    monkeypatch.setattr(steps, "run", noting)
+    volumes = [{"name": f"compute-0000000{number}", "image": "small", "size": size} for number, size in enumerate(("1G", "1G", "2G", "1G"))]
+    done = run(VolumeKind, volumes=[*volumes, {"name": "data-1", "size": "1G"}])
+    assert "msg" not in done
+    assert sorted(asked) == ["1G", "1G", "2G"]
+    assert sum(command.startswith("qemu-img create") for command in done["commands"]) == 5
+    contents = {volume["name"]: file_of(root, str(volume["name"])).read_bytes() for volume in volumes}
+    for volume in volumes:
+        path, size = file_of(root, str(volume["name"])), str(volume["size"])
+        assert info(path)["full-backing-filename"] == str(base)
+        qemu_img("check", "-q", str(path))
+        by_itself = root / "by-itself"
+        qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(base), str(by_itself), size)
+        assert contents[str(volume["name"])] == by_itself.read_bytes()
 
 
 def test_commands_of_a_bare_node_are_those_of_a_ready_one(root: Path, run: Converge) -> None:

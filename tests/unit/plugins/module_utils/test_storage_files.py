@@ -171,3 +171,21 @@ def test_what_is_no_iso_is_an_error_that_is_meant(data: bytes) -> None:
             pass
         finally:
             path.unlink()
+
+
+def test_a_large_blank_is_made_anew_each_time(tmp_path: Path) -> None:
+    """What it takes more than a MiB to say nothing in is not kept in memory; and what could not be made is tried again."""
+    blanks, made = files.Blanks(), []
+
+    def create(path: Path, size: int) -> None:
+        made.append(path.name)
+        if size < 0:
+            raise ComputeError("no room")
+        path.write_bytes(b"x" * size)
+
+    with pytest.raises(ComputeError):
+        blanks.make(("small",), str(tmp_path / "a"), lambda: create(tmp_path / "a", -1))
+    for name, options, size in (("b", "small", 9), ("c", "small", 9), ("d", "large", (1 << 20) + 1), ("e", "large", (1 << 20) + 1)):
+        blanks.make((options,), str(tmp_path / name), lambda name=name, size=size: create(tmp_path / name, size))
+    assert made == ["a", "b", "d", "e"]
+    assert (tmp_path / "c").read_bytes() == b"x" * 9
