@@ -109,9 +109,10 @@ class InstanceKind(Kind):
     def observe(self, items: list[Item]) -> dict[str, Found]:
         layout = self.layout
         ids = {qemu.identifier(item): item["name"] for item in items}
-        self.loaded = set(systemd.loaded())  # before the units are asked about, for which systemd loads them
+        loaded = systemd.loaded()  # before units are asked about, for which systemd loads them
+        self.loaded = set(loaded)
         found: dict[str, Found] = {}
-        for instance in read_instances(layout, list(ids), stale=True, talk=not self.absent).values():
+        for instance in read_instances(layout, list(ids), stale=True, talk=not self.absent, loaded=loaded).values():
             name = ids.get(instance.id, instance.name)
             complete = layout.instance(f"compute-{instance.id}").start in instance.files
             if not complete and not instance.owned:

@@ -21,6 +21,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_lo
 from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import pending_seed
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import read_plain
 
+States = dict[str, dict[str, str]]
 # A folder without `start` that holds one of these, or nothing, is what an interrupted run left of an instance.
 _OURS = {"start", "stop", "qmp", "qmp.sock", "vnc.sock", "console.sock", "console.log", "console.log.end", "agent.sock"}
 
@@ -86,12 +87,15 @@ class Instance:
         return ("-daemonize", "") in self.options
 
 
-def read_instances(layout: Layout, also: list[str] | None = None, units: bool = True, stale: bool = False, talk: bool = False) -> dict[str, Instance]:
+def read_instances(
+    layout: Layout, also: list[str] | None = None, units: bool = True, stale: bool = False, talk: bool = False, loaded: States | None = None
+) -> dict[str, Instance]:
     """Read all instances below a root, by name.
 
     :param also: Ids whose units and drop-ins to look for even if there is no folder.
     :param units: Whether to ask systemd, which takes one process.
     :param stale: Whether to ask it also whether it has to read a unit again, which takes a millisecond for each.
+    :param loaded: What :func:`systemd.loaded` has given, where it was asked already.
     :param talk: Whether to ask each QEMU over QMP, a few milliseconds side by side.
     """
     found: list[Instance] = []
@@ -107,13 +111,13 @@ def read_instances(layout: Layout, also: list[str] | None = None, units: bool = 
         instance = _read(layout, name)
         instance.enabled = instance.id in enabled
         found.append(instance)
-    states: dict[str, dict[str, str]] = {}
+    states: States = {}
     asked = [instance for instance in found if talk and instance.owned and instance.running is not None]
     questions: list[Callable[[], None]] = []
     if units and found:
-        loaded = systemd.loaded()
-        names = [systemd.unit(instance.id) for instance in found if systemd.unit(instance.id) in loaded]
-        questions.append(lambda: states.update(systemd.states(names) if stale else loaded))
+        known = systemd.loaded() if loaded is None else loaded
+        names = [systemd.unit(instance.id) for instance in found if systemd.unit(instance.id) in known]
+        questions.append(lambda: states.update(systemd.states(names) if stale else known))
     questions += [partial(_talk, instance, layout) for instance in asked]
     side_by_side(lambda question: question(), questions, workers=16)
     by_name: dict[str, Instance] = {}
