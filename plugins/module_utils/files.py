@@ -42,7 +42,7 @@ class Blanks:
 
     def __init__(self) -> None:
         self._made: dict[tuple[str, ...], bytes] = {}
-        self._lock = threading.Lock()
+        self._locks: dict[tuple[str, ...], threading.Lock] = {}
 
     def make(self, options: tuple[str, ...], path: str, create: Callable[[], None]) -> None:
         """Fill the file at a path.
@@ -51,7 +51,7 @@ class Blanks:
         :param create: Runs ``qemu-img``.
         :raises OSError: When it can't be written.
         """
-        with self._lock:
+        with self._locks.setdefault(options, threading.Lock()):
             content = self._made.get(options)
             if content is None:
                 create()

@@ -110,7 +110,8 @@ class InstanceKind(Kind):
         layout = self.layout
         ids = {qemu.identifier(item): item["name"] for item in items}
         loaded = systemd.loaded()  # before units are asked about, for which systemd loads them
-        self.loaded = set(loaded)
+        # What is enabled it has as soon as it reads its units again, as another kind may have it do before.
+        self.loaded = {*loaded, *map(systemd.unit, systemd.enabled_ids())}
         found: dict[str, Found] = {}
         for instance in read_instances(layout, list(ids), stale=True, talk=not self.absent, loaded=loaded).values():
             name = ids.get(instance.id, instance.name)
@@ -227,7 +228,7 @@ class InstanceKind(Kind):
         touched = {systemd.unit(one.facts["id"]) for one in changes for step in one.steps if _of_systemd(step, stage=0)}
         files = [step.path for step in shared.steps if isinstance(step, Write) and _of_systemd(step, stage=0)]
         stale = any(systemd.is_outdated(state, unit == systemd.TIMER and self.timer) for unit, state in self.states.items())
-        stale = stale or any(systemd.is_outdated(found.raw.unit, found.raw.enabled) for found in have.values())
+        stale = stale or any(found.raw.outdated for found in have.values())
         return stale or bool((touched | linked) & self.loaded) or any(self.loaded or path in self.shared for path in files)
 
     def _share(self, change: Change) -> None:

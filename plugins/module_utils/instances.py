@@ -82,6 +82,12 @@ class Instance:
         return self.unit.get("ActiveState") in ("active", "activating", "deactivating", "reloading")
 
     @property
+    def outdated(self) -> bool:
+        """Whether systemd has its unit otherwise than the files have it by now. Of a drop-in in a new folder systemd 252 does not say so itself."""
+        path, read = systemd.drop_in_path(self.id), self.unit.get("DropInPaths")
+        return systemd.is_outdated(self.unit, self.enabled) or (read is not None and (path in self.files) != (path in read.split()))
+
+    @property
     def daemon(self) -> bool:
         """Whether ``start`` is written for a machine without systemd."""
         return ("-daemonize", "") in self.options
@@ -116,7 +122,7 @@ def read_instances(
     questions: list[Callable[[], None]] = []
     if units and found:
         known = systemd.loaded() if loaded is None else loaded
-        names = [systemd.unit(instance.id) for instance in found if systemd.unit(instance.id) in known]
+        names = [systemd.unit(instance.id) for instance in found if instance.pid or systemd.unit(instance.id) in known]
         questions.append(lambda: states.update(systemd.states(names) if stale else known))
     questions += [partial(_talk, instance, layout) for instance in asked]
     side_by_side(lambda question: question(), questions, workers=16)

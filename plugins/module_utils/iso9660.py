@@ -21,7 +21,7 @@ def read_files(path: str) -> dict[str, bytes]:
     """Read all files in the root folder of an image.
 
     :returns: Their contents by name.
-    :raises ValueError: When it is no such image, or one larger than 16 MiB.
+    :raises ValueError: When it is no such image, or what is in it is not in its first 16 MiB.
     :raises OSError: When it can't be read.
     """
     with open(path, "rb") as stream:
@@ -29,12 +29,12 @@ def read_files(path: str) -> dict[str, bytes]:
         try:
             return _files(path, data)
         except ValueError:
-            data += stream.read(_MAX_BYTES + 1 - len(data))
+            data += stream.read(_MAX_BYTES - len(data))
     return _files(path, data)
 
 
 def _files(path: str, data: bytes) -> dict[str, bytes]:
-    if len(data) > _MAX_BYTES or data[_PRIMARY : _PRIMARY + 6] != b"\x01CD001":
+    if data[_PRIMARY : _PRIMARY + 6] != b"\x01CD001":
         raise ValueError(f"{path} is no ISO 9660 image of ours")
     extent, size = _extent(data, _PRIMARY + 156)  # section 8.4.18: the root folder's record
     if extent * _SECTOR + size > len(data):

@@ -260,11 +260,11 @@ def states(names: list[str]) -> dict[str, dict[str, str]]:
     """Ask systemd once for the states of units, all there is to know of them; that takes it a millisecond for each.
 
     :param names: Unit names.
-    :returns: For each its ActiveState, SubState, NeedDaemonReload and UnitFileState (org.freedesktop.systemd1(5)); nothing where systemd does not run.
+    :returns: For each what is asked for here (org.freedesktop.systemd1(5)); nothing where systemd does not run.
     """
     if not names or not is_running():
         return {}
-    done = run(["systemctl", "show", "--property=Id,ActiveState,SubState,NeedDaemonReload,UnitFileState", "--", *names], timeout=60, check=False)
+    done = run(["systemctl", "show", "--property=Id,ActiveState,SubState,NeedDaemonReload,UnitFileState,DropInPaths", "--", *names], timeout=60, check=False)
     found: dict[str, dict[str, str]] = {}
     for block in done.stdout.split("\n\n"):
         properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)

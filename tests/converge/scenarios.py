@@ -27,13 +27,14 @@ A: dict[str, Any] = {
         },
         "db": {
             "image": "one", "network": "blue", "address": "192.168.88.13", "node": "ik-node-01",
-            "memory": 64, "memory_max": 128, "grace": 0, "accel": "tcg",
+            "memory": 64, "memory_max": 128, "accel": "tcg",
         },
     },
     "cloud_volumes": {"data-1": {"size": "1M", "instance": "web-2"}},
 }  # fmt: skip
 # The gateways change places, green becomes red with the same VNI and addresses, web-1 changes as much as it can, web-3 takes web-2's place and its
-# volume; db goes on as it runs, with more memory, another processor and a volume.
+# volume; db goes on as it runs, with more memory, another processor and a volume; and its unit
+# gets a drop-in, which it had none of.
 B: dict[str, Any] = {
     **A,
     "cloud_user": "other",

@@ -165,6 +165,17 @@ def test_text_replaces_ours(root: Path, run: Converge) -> None:
     assert not run(SeedKind, seeds=[{**SEED, "user_data": "#!/bin/sh\necho 'hé' \"$x\"\r\n"}])["changed"]
 
 
+def test_a_seed_larger_than_most(root: Path, run: Converge) -> None:
+    seed = {**SEED, "user_data": f"#!/bin/sh\n# {'x' * 300_000}\n"}
+    assert "msg" not in run(SeedKind, seeds=[seed])
+    assert not run(SeedKind, seeds=[seed])["changed"]
+    assert read_files(str(image_of(root)))["user-data"].decode() == seed["user_data"]
+    os.truncate(image_of(root), 28 * 2048 + 100)  # where the root folder is
+    with pytest.raises(ValueError, match="in the middle of its folder"):
+        read_files(str(image_of(root)))
+    assert run(SeedKind, seeds=[seed])["changed"]
+
+
 def test_foreign_seeds_are_left_alone(root: Path, run: Converge, tmp_path: Path) -> None:
     image_of(root).parent.mkdir(parents=True)
     for name in ("user-data", "meta-data"):

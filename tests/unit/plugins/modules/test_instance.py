@@ -232,6 +232,7 @@ def test_systemd_reads_again_what_it_shows_as_disabled() -> None:
     web.enabled, web.unit = True, {**web.unit, "UnitFileState": "disabled"}
     assert commands(after(again(kind, TALK), have)[0]) == ["systemctl daemon-reload"]
     web.unit["UnitFileState"] = "enabled"
+    web.unit["DropInPaths"] = "/etc/systemd/system/compute-instance@.service.d/somebodys.conf"
     assert commands(after(again(kind, TALK), have)[0]) == []
     other = again(kind, TALK)
     other.timer, other.loaded = False, {"compute-console.timer"}
@@ -239,6 +240,19 @@ def test_systemd_reads_again_what_it_shows_as_disabled() -> None:
     other = again(kind, TALK)
     other.states = {"compute-console.timer": {"ActiveState": "active", "UnitFileState": "disabled"}}
     assert commands(after(other, have)[0]) == ["systemctl daemon-reload"]
+
+
+def test_a_drop_in_that_systemd_has_not_read() -> None:
+    """Or that it goes on with, though it is gone."""
+    kind, have = running({**TALK, "grace": 5})
+    unit = have["web-1"].raw.unit
+    path = f"{UNITS}/{UNIT}.d/ikcloud-compute.conf"
+    for read, told in ((f"/a.conf {path}", []), ("/a.conf", ["systemctl daemon-reload"])):
+        unit["DropInPaths"] = read
+        assert commands(after(again(kind, {**TALK, "grace": 5}), have)[0]) == told
+    kind, have = running(TALK)
+    have["web-1"].raw.unit["DropInPaths"] = path
+    assert commands(after(again(kind, TALK), have)[0]) == ["systemctl daemon-reload"]
 
 
 def test_folder_drift() -> None:
