@@ -57,14 +57,12 @@ class Harness:
 
     def round(self, number: int) -> None:
         """Kill each scenario at its point of this number, on both nodes."""
-        ways = list(SCENARIOS)
-        most = {scenario: max(len(listed) for listed in nodes.values()) for scenario, nodes in self.points.items()}
         for scenario, nodes in self.points.items():
             kills = {name: copy.copy(listed[number]) if number < len(listed) else None for name, listed in nodes.items()}
             self.tried += sum(kill is not None for kill in kills.values())
             if any(kills.values()):
                 self.kill(scenario, kills)
-            elif any(number < most[later] for later in ways[ways.index(scenario) + 1 :]) or scenario == ways[-1]:
+            else:
                 self.go_through(scenario)  # all its points were tried: it is but the way to the next
 
     def converge(self, declaration: dict[str, Any]) -> dict[str, Any]:
