@@ -75,7 +75,7 @@ guests: venv ## Change, restart and rebuild guests with somebody logged in (in c
 	tests/tools/packages
 	python -m pytest -q tests/lifecycle/test_live_in_lab.py
 
-bench: venv ## Measure site beside the bare commands, libvirt and a loop over community.libvirt (MANY=20 MOST=100 ROUNDS=2)
+bench: venv ## Measure site beside the bare commands, libvirt and a loop over community.libvirt (MANY=20 MOST=100 ROUNDS=3)
 	IKCLOUD_MANY=$(MANY) IKCLOUD_MOST=$(MOST) IKCLOUD_ROUNDS=$(ROUNDS) python -m pytest -q tests/bench
 
 artifact: venv ## Build the collection, install it into an empty folder, and use it from there

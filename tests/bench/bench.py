@@ -53,7 +53,7 @@ class Bench:
     :param most: How many there are in the largest run without change (100).
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None], many: int = 20, most: int = 100, rounds: int = 2) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None], many: int = 20, most: int = 100, rounds: int = 3) -> None:
         self.folder, self.say = folder, say
         self.many, self.most, self.rounds = many, most, rounds
         self.lab = Lab(folder)
@@ -115,7 +115,7 @@ class Bench:
         self._site(1, self.other)
         self._note(CREATE, SITE, most, self._site(most))
         self._expect(most)
-        for _round in range(4 * self.rounds + 3):
+        for _round in range(2 * self.rounds + 5):
             self._note(IN_TURNS, SITE, most, self._site(most))
             self._note(IN_TURNS, SITE, 1, self._site(1, self.other))
         self.figures.tasks[most] = self._tasks(most)
