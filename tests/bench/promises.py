@@ -29,32 +29,22 @@ class Promise:
 
 
 def promises(figures: Figures, many: int, most: int) -> dict[str, Promise]:
-    """Hold the figures against the bounds.
-
-    The three of creating are held against one figure, what it takes beyond an empty run, as the first of them grants that. They come from one set
-    of measurements (bare commands 1.9 s, virsh 11.4 s), where 1.5 times the bare commands is to the digit a quarter of virsh.
-    """
+    """Hold the figures against the bounds."""
     seconds, ratio = figures.seconds, figures.ratio
-    net = creating(figures, many)
-    assert net > 0, "an empty run took longer than one that creates: the machine had something else to do"
+    empty, site = seconds[NO_CHANGE, SITE, 0], seconds[CREATE, SITE, many]
     return {
         "flat": Promise(f"`site` without a change over {most}, to that over 1", ratio((IN_TURNS, SITE, most), (IN_TURNS, SITE, 1)), 1.3),
         "tasks": Promise("tasks that go to a node", max(figures.tasks.values()), 8),
         "bare": Promise(
-            f"`site` creating {many}, less an empty run, to the bare commands", net / seconds[CREATE, BARE, many], 1.5
+            f"`site` creating {many}, less an empty run, to the bare commands", (site - empty) / seconds[CREATE, BARE, many], 1.5
         ),
-        "virsh": Promise(f"`virsh` creating {many}, to `site` less an empty run", seconds[CREATE, VIRSH, many] / net, 4, at_least=True),
-        "virt-install": Promise(f"`virt-install` creating {many}, to `site` less an empty run", seconds[CREATE, VIRT_INSTALL, many] / net, 8, at_least=True),
+        "virsh": Promise(f"`virsh` creating {many}, to `site`", seconds[CREATE, VIRSH, many] / site, 4, at_least=True),
+        "virt-install": Promise(f"`virt-install` creating {many}, to `site`", seconds[CREATE, VIRT_INSTALL, many] / site, 8, at_least=True),
         "loop": Promise(
             f"the loop over community.libvirt without a change over {most}, to `site`",
             ratio((NO_CHANGE, LOOP, most), (IN_TURNS, SITE, most)), 15, at_least=True,
         ),
     }  # fmt: skip
-
-
-def creating(figures: Figures, count: int) -> float:
-    """Give the seconds that ``site`` takes to create so many, beyond an empty run."""
-    return figures.seconds[CREATE, SITE, count] - figures.seconds[NO_CHANGE, SITE, 0]
 
 
 def table(figures: Figures, found: dict[str, Promise]) -> str:
@@ -68,9 +58,8 @@ def table(figures: Figures, found: dict[str, Promise]) -> str:
                 lines.append(f"| {what}: {who} | " + " | ".join("" if cell is None else f"{cell:.2f}" for cell in cells) + " |")
     lines += [f"| an empty run of {SITE} | " + " | ".join([f"{figures.seconds[NO_CHANGE, SITE, 0]:.2f}"] + [""] * (len(counts) - 1)) + " |"]
     lines += ["", "| ratio | found | promised | kept |", "|---|---:|---:|---|", *(promise.row for promise in found.values())]
-    many = counts[1]
-    empty, site = figures.seconds[NO_CHANGE, SITE, 0], figures.seconds[CREATE, SITE, many]
-    lines += ["", f"Of what `site` takes to create {many}, an empty run is {empty / site:.0%}. Beside all of it, {site:.2f} s, are"]
-    lines += [f"`{who}` {figures.seconds[CREATE, who, many] / site:.2f} times as long," for who in (VIRSH, VIRT_INSTALL)]
+    empty, site = figures.seconds[NO_CHANGE, SITE, 0], figures.seconds[CREATE, SITE, counts[1]]
+    lines += ["", f"Of what `site` takes to create {counts[1]}, an empty run is {empty / site:.0%}. Beside the rest of it alone, {site - empty:.2f} s, are"]
+    lines += [f"`{who}` {figures.seconds[CREATE, who, counts[1]] / (site - empty):.2f} times as long," for who in (VIRSH, VIRT_INSTALL)]
     lines[-1] = f"and {lines[-1].rstrip(',')}."
     return "\n".join([*lines, "", f"Machine: {figures.machine}.", ""])
