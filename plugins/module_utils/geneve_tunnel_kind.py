@@ -108,8 +108,8 @@ class Tunnel(LinkKind):
         if have.encapsulation != want.encapsulation:
             repair.remake.append(f"encapsulation is {have.encapsulation}, declared {want.encapsulation}")
         elif have != want:
-            pairs: list[tuple[str, Any, Any]] = [("VNI", have.vni, want.vni), ("port", have.port, want.port), ("remote", have.remote or "none", want.remote)]
-            repair.remake += [f"{what} is {old}, declared {new}" for what, old, new in pairs if old != new]
+            pairs: list[tuple[str, Any, Any]] = [("VNI", have.vni, want.vni), ("port", have.port, want.port), ("remote", have.remote, want.remote)]
+            repair.remake += [f"{what} is {old or 'none'}, declared {new or 'none'}" for what, old, new in pairs if old != new]
         elif link.kind == "vxlan" and family_remote(link) and (":" in family_remote(link)) != (":" in item["remote"][0]):
             repair.remake.append(f"remote is {family_remote(link)}, declared {item['remote'][0]}")
         elif link.kind == "vxlan":

@@ -13,9 +13,12 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
+from typing import Any
 
+from ansible_collections.ikcloud.compute.plugins.module_utils import qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import side_by_side
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import connect
 
 # Linux answers either within some milliseconds; emulated on an emulated node it takes its time.
@@ -107,3 +110,11 @@ def address_answers(link: str, address: str, limit: float = PROBE) -> bool:
     except (OSError, ValueError):
         pass  # no such link, not root's right, or no answer in time
     return False
+
+
+def guest_of(item: dict[str, Any], layout: Layout) -> Guest:
+    """Give how to ask the guest of an instance, as it is declared."""
+    taps = [qemu.tap(item, index) if nic["type"] == "tap" else "" for index, nic in enumerate(item["nics"])]
+    addresses = item["labels"].get("addresses")
+    ports = zip(taps, map(str, addresses)) if isinstance(addresses, list) else ()
+    return Guest(qemu.paths(item, layout).agent, tuple((tap, address) for tap, address in ports if tap))

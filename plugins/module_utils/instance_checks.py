@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_works
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import link_problem, mac_problem, name_problem
 
@@ -149,6 +150,13 @@ def cross_problems(items: list[Item], layout: Layout) -> list[str]:
             if other != place:
                 found.append(f"{place}: the {what} {value} is taken already by {other}; each may be used once.")
     total = node_memory()
+    for index, item in enumerate(items):
+        if total is not None and qemu.memory_max(item) > total:
+            key = "memory_max" if item.get("memory_max") else "memory"
+            found.append(
+                f"instances[{index}].{key}: {qemu.memory_max(item)} MiB is more than this node has ({total} MiB), and QEMU is started with all of it. "
+                "Declare less."
+            )
     needed = sum(item["memory"] for item in items if item["power"] == "running")
     if total is not None and needed > total:
         index, item = max(enumerate(items), key=lambda entry: entry[1]["memory"])
@@ -209,6 +217,9 @@ def obstacles(items: list[Item], starting: set[str], layout: Layout, as_root: bo
             _user_obstacles(item["user"], layout, found)
         if item["name"] not in starting:
             continue
+        works, why = kvm_works(item["user"] if as_root else "") if item["accel"] == "kvm" else (True, "")
+        if not works:
+            found[f"{of}: accel is kvm, and KVM does not work on this node ({why}). Declare accel: auto or tcg, or have KVM made to work."] = None
         for path in [qemu.volume(item, layout), *(disk["path"] for disk in qemu.disks(item, layout))]:
             if not os.path.exists(path):
                 found[f"{of}: its disk {path} is not there; the module ikcloud.compute.volume makes it."] = None

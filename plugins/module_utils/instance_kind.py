@@ -10,7 +10,7 @@ import os
 from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
+from ansible_collections.ikcloud.compute.plugins.module_utils.guest import guest_of
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_checks import cross_problems, item_problems, obstacles
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_options import SUBOPTIONS
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import (
@@ -22,7 +22,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps imp
     StopInstance,
     WriteStart,
 )
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties, read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, outdated, properties, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_works
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, folder_drift, root_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask, Planner
@@ -61,6 +61,7 @@ class InstanceKind(Kind):
         self.loaded: set[str] = set()  # which of our units it has in its memory
         self.drift: dict[str, str] = {}  # what is wrong with an instance's folder, by name
         self.reasons: dict[str, str] = params.get("restart_reasons") or {}  # by compute-<id>
+        self.seeds_changed: set[str] = set()  # compute-<id> of those whose seed this run changes: of these the reasons say it all
         self.roll = Roll(max(0, params.get("restart_serial") or 0))
         self.starts = Starts()
 
@@ -94,7 +95,7 @@ class InstanceKind(Kind):
         return max(self.workers, min(restarts, self.params.get("restart_serial") or restarts))
 
     def settled(self) -> None:
-        self.reasons = {}  # those have been restarted
+        self.reasons, self.seeds_changed = {}, set()  # those have been restarted, or are seen to wait
 
     def lacking(self, changes: list[Change], check_mode: bool) -> list[str]:
         if check_mode or self.absent:
@@ -156,7 +157,8 @@ class InstanceKind(Kind):
             # What was edited in the script alone is not so in the guest.
             change.reasons += [phrase if running is None or phrase in running else f"start says: {phrase}" for phrase in written]
         if not creating and now.labels != item["labels"]:
-            change.reasons.append("labels differ")
+            differing = {key for key in {*now.labels, *item["labels"]} if now.labels.get(key) != item["labels"].get(key)}
+            change.reasons.append(f"labels differ: {', '.join(sorted(differing))}")
         self._set_power(change, item, now, self._adjust(change, item, now, options) if stays else self._unsupervised(item, now))
         if not creating and change.steps and not change.reasons:
             change.reasons.append("its files differ")
@@ -205,10 +207,13 @@ class InstanceKind(Kind):
         if declared and not self.timer:
             # Started first, so that one that is enabled was started, even if this run is killed in between.
             change.steps.append(Run(("systemctl", "start", systemd.TIMER), stage=2))
+        change.reasons += [f"{len(enable)} more to start at boot"] if enable else []
+        change.reasons += [f"{len(disable)} no more to start at boot"] if disable else []
         links = systemd.enable_steps(sorted(enable), bool(declared and not self.timer), stage=2)
         change.steps += links
         if self._outdated(changes, change, have, {os.path.basename(step.path) for step in links}):
             change.steps.append(Run(("systemctl", "daemon-reload"), stage=2))
+            change.reasons = change.reasons or ["systemd has units otherwise than their files"]
         if disable:
             change.steps.append(Run(("systemctl", "disable", *map(systemd.unit, sorted(disable))), stage=2))
         if gone:
@@ -256,7 +261,10 @@ class InstanceKind(Kind):
         """Add the steps that change the running QEMU as it runs, and give what is left, which takes a restart."""
         where = qemu.paths(item, self.layout)
         told = self.reasons.get(f"compute-{now.id}", "")
-        outside = self._unsupervised(item, now) + now.replaced + ([told] if told and told not in now.replaced else [])
+        # In check mode the seed that is there is not yet the one that it will have to boot for, or have open already.
+        seed = "" if f"compute-{now.id}" in self.seeds_changed else now.stale_seed
+        outside = self._unsupervised(item, now) + outdated(now, options) + [phrase for phrase in (seed, told) if phrase]
+        outside = list(dict.fromkeys(outside))
         if self.as_root and now.runs_as not in ("", item["user"]):
             outside.append(f"user is {now.runs_as}, declared {item['user']}")
         if now.silent:
@@ -277,11 +285,11 @@ class InstanceKind(Kind):
             )
         if not left or not self._may_restart(item):
             change.steps += plan.steps
-            change.reasons += [phrase for phrase in plan.reasons if phrase not in change.reasons]
         else:
             # The restart takes them away too, but it may come after the turn of those who get them.
             others = [other for other in self.items.values() if other["name"] != item["name"]]
             change.steps += planner.release({disk["path"] for other in others for disk in qemu.disks(other, self.layout)})
+        change.reasons += [phrase for phrase in plan.reasons if phrase not in change.reasons]
         return left
 
     def _may_restart(self, item: Item) -> bool:
@@ -354,14 +362,12 @@ class InstanceKind(Kind):
     def _restart(self, item: Item, now: Instance) -> Step:
         managed = now.managed and item["supervisor"] == "systemd"
         start = self._start(item, "restart" if managed else "start")
-        taps = [qemu.tap(item, index) if nic["type"] == "tap" else "" for index, nic in enumerate(item["nics"])]
-        addresses = item["labels"].get("addresses")
-        ports = zip(taps, map(str, addresses)) if isinstance(addresses, list) else ()
-        guest = Guest(qemu.paths(item, self.layout).agent, tuple((tap, address) for tap, address in ports if tap))
+        running = {disk["path"] for disk in qemu.describe(now.running or [])["disks"]}
+        coming = tuple(disk["path"] for disk in qemu.disks(item, self.layout) if disk["path"] not in running)
         halt = None if managed else self._halt(now)
         return RestartInstance(
             start.argv, unit=start.unit, pidfile=start.pidfile, qmp=start.qmp, memory=start.memory, stage=start.stage,
-            name=item["name"], guest=guest, roll=self.roll, halt=halt,
+            name=item["name"], guest=guest_of(item, self.layout), roll=self.roll, halt=halt, coming=coming,
         )  # fmt: skip
 
     def _start(self, item: Item, verb: str = "start") -> StartInstance:

@@ -17,7 +17,9 @@ from ansible_collections.ikcloud.compute.plugins.module_utils import qmp, system
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
+from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import RELEASE_LIMIT
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
+from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, Step, Write
 
 # QEMU answers within 70 ms; many at once on a node that is itself emulated take their time.
@@ -185,12 +187,14 @@ class RestartInstance(StartInstance):
     """Restart QEMU when it is its turn, and wait until its guest is up, as far as the guest answered before.
 
     :ivar halt: What stops it, where ``argv`` only starts it.
+    :ivar coming: Disks that it is to have and has not yet: it is not stopped while another has one of them.
     """
 
     name: str = ""
     guest: Guest = field(default_factory=Guest)
     roll: Roll = field(default_factory=lambda: Roll(0))
     halt: Run | None = None
+    coming: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -198,8 +202,18 @@ class RestartInstance(StartInstance):
 
     def run(self) -> None:
         with self.roll.turn(self.name):
+            self._await_disks()
             answered = self.guest.answering()
             if self.halt:
                 self.halt.run()
             super().run()
             self.guest.wait(answered)
+
+    def _await_disks(self) -> None:
+        until = time.monotonic() + RELEASE_LIMIT
+        while taken := [path for path in self.coming if is_locked(path)]:
+            if time.monotonic() >= until:
+                raise ComputeError(
+                    f"Its disk {taken[0]} is in use by another QEMU, so it was not restarted.", "Run again once that instance was stopped or restarted."
+                )
+            time.sleep(0.1)

@@ -16,7 +16,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils import live, qemu,
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import side_by_side
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
-from ansible_collections.ikcloud.compute.plugins.module_utils.process import command_line, locked_by
+from ansible_collections.ikcloud.compute.plugins.module_utils.process import command_line, locked_by, taps_held
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked
 from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import pending_seed
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import read_plain
@@ -40,7 +40,9 @@ class Instance:
     :ivar runs_as: The user whose process it is; "" where that can't be seen.
     :ivar truth: What it said over QMP, where it was asked and has answered.
     :ivar silent: Whether it was asked and has not answered.
-    :ivar replaced: Which of its files were replaced since it has them open, a phrase each; looked at where QEMU was asked.
+    :ivar replaced: Which of its disks were replaced since it has them open, a phrase each; looked at where QEMU was asked.
+    :ivar stale_seed: Why it has to boot to take up its seed, or empty; likewise.
+    :ivar lost: Taps of its cards that were deleted since it has them open; likewise.
     :ivar unit: What systemd says (ActiveState…); empty where systemd does not run.
     :ivar owner: The user whom the folder belongs to, whom QEMU runs as.
     """
@@ -59,6 +61,8 @@ class Instance:
     truth: live.Truth | None = None
     silent: bool = False
     replaced: list[str] = field(default_factory=list)
+    stale_seed: str = ""
+    lost: frozenset[str] = frozenset()
     unit: dict[str, str] = field(default_factory=dict)
     enabled: bool = False
     owner: str = ""
@@ -141,24 +145,54 @@ def read_instances(
 
 def _talk(instance: Instance, layout: Layout) -> None:
     started = instance.running or []
-    instance.replaced = _replaced(instance, layout)
     instance.truth = live.ask(layout.instance(f"compute-{instance.id}").qmp, started)
     if instance.truth is None:
         # It may have ended between two looks.
         instance.silent = locked_by(layout.instance(f"compute-{instance.id}").pid) == instance.pid
     else:
         instance.running = live.corrected(started, instance.truth, instance.options)
+    # Of what it has now: a disk that was detached is nobody's to lock.
+    instance.replaced = _replaced(instance, layout)
+    instance.stale_seed = pending_seed(layout, f"compute-{instance.id}")
+    instance.lost = _lost(instance)
 
 
 def _replaced(instance: Instance, layout: Layout) -> list[str]:
     # Only in root's own folder: QEMU can write what it likes over its command line, and is not to choose what is opened.
     disks = [disk for disk in qemu.describe(instance.running or [])["disks"] if os.path.dirname(disk["path"]) == layout.volumes and not disk["readonly"]]
     # Also one that is missing: the same run may be about to make it anew, and check mode is to say the same as that.
-    found = [
+    return [
         f"its disk {disk['path']} {'was made anew' if os.path.exists(disk['path']) else 'is not there any more'}" for disk in disks if not _in_use(disk["path"])
     ]
-    seed = pending_seed(layout, f"compute-{instance.id}")
-    return found + ([seed] if seed else [])
+
+
+def _lost(instance: Instance) -> frozenset[str]:
+    # A tap has a carrier as long as somebody has it open: most are settled by that.
+    idle = {tap for tap in _taps(instance.running or []) if not _has_carrier(tap)}
+    held = taps_held(instance.pid) if idle else None
+    return frozenset(idle - held) if held is not None else frozenset()
+
+
+def _taps(options: qemu.Options) -> set[str]:
+    backends = [qemu.suboptions(value) for option, value in options if option == "-netdev"]
+    return {backend["ifname"] for backend in backends if "ifname" in backend}
+
+
+def _has_carrier(link: str) -> bool:
+    try:
+        with open(f"/sys/class/net/{link}/carrier", encoding="ascii") as stream:
+            return stream.read(1) == "1"
+    except OSError:
+        return False  # not there, or down
+
+
+def outdated(instance: Instance, want: qemu.Options) -> list[str]:
+    """Say what a running QEMU has open that is not there any more, as far as it is to have it.
+
+    :param want: The options that it is to have.
+    """
+    lost = sorted(instance.lost & _taps(want))
+    return instance.replaced + [f"its link {tap} was deleted, and QEMU does not have the one that is there by now" for tap in lost]
 
 
 def _in_use(path: str) -> bool:
@@ -217,7 +251,7 @@ def pending(instance: Instance, want: qemu.Options) -> list[str]:
     """Say in what a running instance differs from its declaration, so that a restart is pending."""
     if not instance.pid or instance.running is None:
         return []
-    return qemu.differences(instance.running, want) + instance.replaced
+    return qemu.differences(instance.running, want) + outdated(instance, want) + ([instance.stale_seed] if instance.stale_seed else [])
 
 
 def properties(instance: Instance) -> dict[str, Any]:

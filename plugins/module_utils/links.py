@@ -226,7 +226,7 @@ class LinkKind(Kind):
         if change.steps:
             change.action = "update" if link else "create"
             change.effect = "rebuild" if repair.remake else ""
-            change.reasons = [f"{reason}, so it is deleted and made anew" for reason in repair.remake] or repair.reasons
+            change.reasons = [f"{', '.join(repair.remake)}, so it is deleted and made anew"] if repair.remake else repair.reasons
             change.reasons += self._file_reasons(name, link, edited, stale) if not change.reasons else []
         return change
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qemu
@@ -34,6 +34,7 @@ class Ask(Step):
 
     :ivar script: The instance's ``qmp``, after what it takes to be its user, for a person to type.
     :ivar socket: Where QEMU listens.
+    :ivar vain: Whether it may fail: a restart follows, which does the same.
     """
 
     script: tuple[str, ...]
@@ -41,12 +42,24 @@ class Ask(Step):
     command: str
     arguments: dict[str, Any]
     stage: int = 3
+    vain: bool = False
 
     @property
     def text(self) -> str:
         return " ".join((*self.script[:-1], typed(self.script[-1], self.command, self.arguments)))
 
     def run(self) -> None:
+        try:
+            self.ask()
+        except ComputeError:
+            if not self.vain:
+                raise
+
+    def ask(self) -> None:
+        """Have it done.
+
+        :raises ComputeError: When QEMU refuses.
+        """
         with Qmp(self.socket) as qmp:
             until = time.monotonic() + RELEASE_LIMIT
             while True:
@@ -54,8 +67,9 @@ class Ask(Step):
                     qmp.execute(self.command, self.arguments)
                     return
                 except ComputeError as error:
-                    # A disk's node is free only some moments after its device is gone.
-                    if self.command != "blockdev-del" or "in use" not in str(error) or time.monotonic() >= until:
+                    # A disk's node is free only some moments after its device is gone, and its file when the QEMU that had it so far has ended.
+                    waits = {"blockdev-del": "in use", "blockdev-add": '" lock'}.get(self.command)
+                    if waits is None or waits not in str(error) or time.monotonic() >= until:
                         raise
                 time.sleep(0.05)
 
@@ -66,7 +80,11 @@ class Unplug(Ask):
 
     key: str = ""
 
-    def run(self) -> None:
+    def ask(self) -> None:
+        """Have it done.
+
+        :raises ComputeError: When the guest keeps it.
+        """
         until, pause = time.monotonic() + UNPLUG_LIMIT, 0.02
         refused = ""
         with Qmp(self.socket) as qmp:
@@ -128,7 +146,8 @@ class Planner:
         """Give the steps that take these disks away, and no others: before a restart that does the rest, for those who are to have them next."""
         made = Plan()
         self._let_go(made, {key: part for key, part in self._going().items() if key.startswith(DISK) and key[len(DISK) :] in paths})
-        return made.steps
+        # A guest that keeps one is restarted all the same.
+        return [replace(step, vain=True) if isinstance(step, Ask) else step for step in made.steps]
 
     def _ask(self, made: Plan, command: str, stage: int = Ask.stage, **arguments: Any) -> None:
         made.steps.append(Ask(self.script, self.socket, command, arguments, stage))

@@ -46,3 +46,22 @@ def command_line(pid: int) -> list[str] | None:
     except OSError:
         return None
     return [part.decode(errors="replace") for part in text.rstrip(b"\0").split(b"\0")] if text else None
+
+
+def taps_held(pid: int) -> set[str] | None:
+    """Give the taps that a process has open. One that was deleted is not among them: its file then has no interface (proc(5), fdinfo; tun_chr_show_fdinfo).
+
+    :returns: None where it is gone or not ours to see.
+    """
+    found: set[str] = set()
+    try:
+        numbers = os.listdir(f"/proc/{pid}/fdinfo")
+    except OSError:
+        return None
+    for number in numbers:
+        try:
+            with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii", errors="replace") as stream:
+                found |= {line[4:].strip() for line in stream if line.startswith("iff:")}
+        except OSError:
+            continue  # closed meanwhile
+    return found

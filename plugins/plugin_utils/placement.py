@@ -26,7 +26,7 @@ class Load:
 
     def has_room(self, instance: Instance) -> bool:
         """Tell whether the instance's memory fits in."""
-        return self.memory is None or self.used + instance.memory <= self.memory
+        return self.memory is None or (self.used + instance.memory <= self.memory and ceiling(instance) <= self.memory)
 
     def add(self, memory: int) -> None:
         """Count an instance."""
@@ -36,6 +36,11 @@ class Load:
 
 # Chooses among the nodes that have room, given in the inventory's order.
 Scheduler = Callable[[Instance, Sequence[Load]], str]
+
+
+def ceiling(instance: Instance) -> int:
+    """Give the MiB that its QEMU is started with, whatever the guest is to do with."""
+    return max(instance.memory, int(instance.options.get("memory_max") or 0))
 
 
 def fewest(instance: Instance, loads: Sequence[Load]) -> str:
@@ -79,6 +84,12 @@ def place(cloud: Cloud, nodes: Sequence[Node], snapshot: Snapshot, scheduler: Sc
         if roomy:
             _settle(instance, scheduler(instance, roomy), placement, loads)
         elif loads:
+            if any(load.memory is not None and load.used + instance.memory <= load.memory for load in loads.values()):
+                problems.append(
+                    f"cloud_instances.{instance.name}.memory_max: {ceiling(instance)} MiB is more than any node with room for it has, and QEMU is started with "
+                    "all of it; declare less."
+                )
+                continue
             free = ", ".join(f"{load.node} {max(0, (load.memory or 0) - load.used)}" for load in loads.values())
             problems.append(f"cloud_instances.{instance.name}.memory: no node has {instance.memory} MiB left (left: {free}); declare less, or add a node.")
     return placement, problems
@@ -99,6 +110,12 @@ def _overfull(cloud: Cloud, placement: Placement, loads: dict[str, Load], proble
         problems += [
             f"cloud_instances.{instance.name}.memory: {instance.memory} MiB is more than {load.node} has ({load.memory} MiB); declare less, or another node."
             for instance in alone
+        ]
+        problems += [
+            f"cloud_instances.{instance.name}.memory_max: {ceiling(instance)} MiB is more than {load.node} has ({load.memory} MiB), and QEMU is started with "
+            "all of it; declare less, or another node."
+            for instance in here
+            if instance not in alone and ceiling(instance) > load.memory
         ]
         if load.used > load.memory and not alone:
             named = ", ".join(f"{instance.name} {instance.memory}" for instance in sorted(here, key=lambda instance: -instance.memory)[:10])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine, instance_kind, live_steps, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine, instance_kind, instance_steps, live_steps, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
@@ -213,14 +213,10 @@ def test_guest_that_does_not_let_go(root: Path, run: Converge, volume: Volume, m
     assert not run([machine(nics=[USER])])["changed"]
 
 
-def test_a_disk_moves_from_one_that_is_restarted(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def obliging(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a guest does when it is asked to let go of a device, write to the ejection port, is done for it by QEMU's monitor."""
-    volume(ID)
-    volume(short_id("instance", "two"))
-    moved = {"path": str(volume("0000000a")), "format": "qcow2"}
-    run([machine(volumes=[moved]), machine("two")])
-    first, execute = settled(root).pid, Qmp.execute
-    second = read_instances(Layout(str(root)), units=False)["two"].pid
+    execute = Qmp.execute
 
     def ejecting(self: Qmp, command: str, arguments: dict[str, Any] | None = None) -> Any:
         done = execute(self, command, arguments)
@@ -231,6 +227,28 @@ def test_a_disk_moves_from_one_that_is_restarted(root: Path, run: Converge, volu
         return done
 
     monkeypatch.setattr(Qmp, "execute", ejecting)
+
+
+@pytest.mark.usefixtures("obliging")
+def test_a_disk_that_was_detached_is_not_missed(root: Path, run: Converge, volume: Volume) -> None:
+    """It stands on the command line, and nobody has it open any more."""
+    volume(ID)
+    run([machine(volumes=[{"path": str(volume("0000000a"))}])])
+    pid = settled(root).pid
+    change(root, run, machine(), pid)
+    assert pending(read(root), read(root).options) == []
+    assert not run([machine()], restart="when_required")["changed"] and read(root).pid == pid
+
+
+@pytest.mark.usefixtures("obliging")
+def test_a_disk_moves_from_one_that_is_restarted(root: Path, run: Converge, volume: Volume) -> None:
+    volume(ID)
+    volume(short_id("instance", "two"))
+    moved = {"path": str(volume("0000000a")), "format": "qcow2"}
+    run([machine(volumes=[moved]), machine("two")])
+    first = settled(root).pid
+    second = read_instances(Layout(str(root)), units=False)["two"].pid
+
     want = [machine(vnc="none"), machine("two", volumes=[moved])]
     predicted = run(want, check=True, restart="when_required")
     done = run(want, restart="when_required")
@@ -239,6 +257,34 @@ def test_a_disk_moves_from_one_that_is_restarted(root: Path, run: Converge, volu
     now = read_instances(Layout(str(root)), units=False, talk=True)
     assert now["two"].pid == second and moved["path"] in [disk["path"] for disk in qemu.describe(now["two"].running or [])["disks"]]
     assert not run(want, restart="when_required")["changed"]
+
+
+def test_a_disk_that_its_guest_keeps_moves_by_the_restart_that_is_due(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest has no system that would let go. Who is to get the disk is not stopped for it as long as the other has it."""
+    monkeypatch.setattr(live_steps, "UNPLUG_LIMIT", 0.5)
+    monkeypatch.setattr(live_steps, "RELEASE_LIMIT", 0.5)
+    monkeypatch.setattr(instance_steps, "RELEASE_LIMIT", 0.5)
+    volume(ID)
+    volume(short_id("instance", "two"))
+    moved = {"path": str(volume("0000000a")), "format": "qcow2"}
+    run([machine(volumes=[moved]), machine("two")])
+    first, second = settled(root).pid, read_instances(Layout(str(root)), units=False)["two"].pid
+    # Only the one that is to get it may be restarted.
+    want = [machine(), machine("two", volumes=[moved], vnc="none", restart="when_required")]
+    done = run(want)
+    assert {found["name"]: "error" in found for found in done["results"]} == {"one": True, "two": True}
+    assert "so it was not restarted" in done["msg"] or "lock" in done["msg"]
+    now = read_instances(Layout(str(root)), units=False)
+    assert (now["one"].pid, now["two"].pid) == (first, second)
+    # Both may, and both are due.
+    want = [machine(vnc="none"), want[1]]
+    done = run(want, restart="when_required", restart_serial=1)
+    if "msg" in done:  # the turn of the one came before the other's
+        done = run(want, restart="when_required")
+    assert "msg" not in done and not run(want, restart="when_required")["changed"]
+    now = read_instances(Layout(str(root)), units=False, talk=True)
+    assert {first, second}.isdisjoint({now["one"].pid, now["two"].pid, 0})
+    assert moved["path"] in [disk["path"] for disk in qemu.describe(now["two"].running or [])["disks"]]
 
 
 def test_memory_at_the_next_boot(root: Path, run: Converge, volume: Volume) -> None:
@@ -275,7 +321,9 @@ def test_tap_for_nobody(root: Path, run: Converge, volume: Volume, monkeypatch: 
     one["power"] = "running"
     assert not run([one])["changed"]
     change(root, run, {**one, "nics": [{"mac": "02:00:5e:10:00:01"}], "volumes": [{"path": str(extra)}]}, pid)
-    described = qemu.describe(read(root).running or [])
+    now = read(root)
+    assert now.lost == frozenset()
+    described = qemu.describe(now.running or [])
     assert described["nics"] == [{"type": "tap", "mac": "02:00:5e:10:00:01", "mtu": 1450, "tap": f"vnet-{ID}"}]
 
 

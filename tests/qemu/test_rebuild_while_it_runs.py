@@ -77,6 +77,19 @@ def test_a_seed_that_boots_read(root: Path, node: Converge) -> None:
         assert not again["changed"] and results(again, "instances") == {}
 
 
+def test_a_seed_that_is_as_the_guest_has_it_again(root: Path, node: Converge) -> None:
+    """Taken back while its restart is pending, a change takes none any more, which check mode knows too."""
+    node()
+    before = pid(root)
+    node(mtu=1400)
+    for restart in ("never", "when_required"):
+        check = node(check=True, restart=restart)
+        assert results(check, "instances").get("one", {}).get("restart_reason", "") == ""
+    done = node(restart="when_required")
+    assert (check["commands"], "msg" in done, pid(root)) == (done["commands"], False, before)
+    assert not node(restart="when_required")["changed"]
+
+
 def test_rebuild(root: Path, node: Converge) -> None:
     """Disk and seed are new, the data volume and the former disk are what they were, and the next run has nothing to do."""
     node()

@@ -42,6 +42,16 @@ def test_memory_of_a_node_is_never_exceeded_by_what_is_pinned() -> None:
     assert not refusal(talk(**{"instances.web-1.node": "ik-node-02", "instances.web-1.memory": 1224, "instances.web-1.power": "stopped"}), nodes)
 
 
+def test_what_qemu_is_started_with_fits_in() -> None:
+    declaration = talk(**{"instances.web-1.memory": 1024, "instances.web-1.memory_max": "5000"})
+    plan = make_plan(declaration, two_nodes(n1={"memory_mb": 4999}, n2={"memory_mb": 5000}))
+    assert plan["instances"]["web-1"]["node"] == "ik-node-02"
+    words = "cloud_instances.web-1.memory_max: 5000 MiB is more than"
+    assert f"{words} any node with room for it has" in refusal(declaration, two_nodes(n1={"memory_mb": 4999}, n2={"memory_mb": 512}))
+    pinned = talk(**{"instances.web-1.memory": 1024, "instances.web-1.memory_max": 5000, "instances.web-1.node": "ik-node-02"})
+    assert f"{words} ik-node-02 has (4999 MiB)" in refusal(pinned, two_nodes(n2={"memory_mb": 4999}))
+
+
 def test_an_instance_stays_where_it_lives_and_keeps_its_address() -> None:
     plan = make_plan(talk(), two_nodes(n2={"instances": {"web-1": lives(["blue"], ["192.168.88.77"])}}))
     assert plan["instances"]["web-1"]["node"] == "ik-node-02"
