@@ -203,12 +203,13 @@ def converge(kind: Kind, check_mode: bool) -> Item:
         raise_all([] if check_mode else lacking)
         diff = [entry for change in changes if change.steps for entry in _diff(kind, change)]
         failures: dict[str, ComputeError] = {}
+        done: list[Step] = []
         if not check_mode and any(change.steps for change in changes):
-            failures = apply(kind, changes)
+            failures = apply(kind, changes, done)
             kind.settled()
             have = observe(items)
             _verify(kind, items, have, absent, failures)
-    return _report(kind, changes, diff, failures, None if check_mode else have)
+    return _report(kind, changes, diff, failures, done if failures else None, None if check_mode else have)
 
 
 def plan(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool) -> list[Change]:
@@ -250,11 +251,12 @@ def plan(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool) ->
     return changes + shared
 
 
-def apply(kind: Kind, changes: list[Change]) -> dict[str, ComputeError]:
+def apply(kind: Kind, changes: list[Change], done: list[Step]) -> dict[str, ComputeError]:
     """Run the steps, stage by stage. An item that fails is left at that point, the others go on.
 
     What all items share is not removed once one has failed: that item may still need it, and the next run removes both.
 
+    :param done: Filled with the steps that went well.
     :returns: What failed, by item.
     """
     failures: dict[str, ComputeError] = {}
@@ -263,11 +265,11 @@ def apply(kind: Kind, changes: list[Change]) -> dict[str, ComputeError]:
         for shared in (False, True):
             due = {change.name: steps for change in changes if change.shared is shared for steps in [_due(change, stage, failures)] if steps}
             batched = {name: steps for name, steps in due.items() if all(isinstance(step, Ip) for step in steps)}
-            failures.update(_apply_batch([(name, step.line) for name, steps in batched.items() for step in steps if isinstance(step, Ip)]))
+            failures.update(_apply_batch([(name, step) for name, steps in batched.items() for step in steps if isinstance(step, Ip)], done))
             rest = [(name, steps) for name, steps in due.items() if name not in batched]
             about = [step for _name, steps in rest for step in steps]
             kind.begin(about)
-            for name, error in _apply_items(rest, kind.workers_for(about)):
+            for name, error in _apply_items(rest, kind.workers_for(about), done):
                 if error:
                     failures[name] = error
     return failures
@@ -280,14 +282,15 @@ def _due(change: Change, stage: int, failures: dict[str, ComputeError]) -> list[
     return [] if change.postponed or change.name in failures else steps
 
 
-def _apply_items(work: list[tuple[str, list[Step]]], workers: int) -> list[tuple[str, ComputeError | None]]:
-    return side_by_side(lambda entry: _apply_item(*entry), work, workers)
+def _apply_items(work: list[tuple[str, list[Step]]], workers: int, done: list[Step]) -> list[tuple[str, ComputeError | None]]:
+    return side_by_side(lambda entry: _apply_item(*entry, done), work, workers)
 
 
-def _apply_item(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]:
+def _apply_item(name: str, steps: list[Step], done: list[Step]) -> tuple[str, ComputeError | None]:
     for step in steps:
         try:
             step.run()
+            done.append(step)
         except ComputeError as error:
             return name, error
         except OSError as error:
@@ -295,17 +298,18 @@ def _apply_item(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]
     return name, None
 
 
-def _apply_batch(lines: list[tuple[str, str]]) -> dict[str, ComputeError]:
+def _apply_batch(steps: list[tuple[str, Ip]], done: list[Step]) -> dict[str, ComputeError]:
     failures: dict[str, ComputeError] = {}
-    while lines:
-        failed = run_ip_batch([line for _name, line in lines])
+    while steps:
+        failed = run_ip_batch([step.line for _name, step in steps])
+        index, words = failed or (len(steps), "")
+        done += [step for _name, step in steps[:index]]
         if failed is None:
             break
-        index, words = failed
-        name, line = lines[index]
-        failures[name] = ComputeError(f"`ip {line}` failed: {words}")
+        name, step = steps[index]
+        failures[name] = ComputeError(f"`ip {step.line}` failed: {words}")
         # ip stopped there: the lines before are done, the other items' lines are still to do.
-        lines = [entry for entry in lines[index + 1 :] if entry[0] != name]
+        steps = [entry for entry in steps[index + 1 :] if entry[0] != name]
     return failures
 
 
@@ -346,9 +350,13 @@ def _text_of(path: str) -> str:
     return (read_plain(path) or ("", 0))[0]
 
 
-def _report(kind: Kind, changes: list[Change], diff: list[Item], failures: dict[str, ComputeError], have: dict[str, Found] | None) -> Item:
+def _report(
+    kind: Kind, changes: list[Change], diff: list[Item], failures: dict[str, ComputeError], done: list[Step] | None, have: dict[str, Found] | None
+) -> Item:
+    # Of a run in which something failed, only what was done (by identity: equal steps of two items are two).
+    went_well = None if done is None else set(map(id, done))
     ordered = sorted(
-        ((getattr(step, "stage", 0), step.text) for change in changes for step in change.steps),
+        ((getattr(step, "stage", 0), step.text) for change in changes for step in change.steps if went_well is None or id(step) in went_well),
         key=lambda entry: entry[0],
     )
     touched = [change for change in changes if change.before or change.after]
@@ -356,7 +364,7 @@ def _report(kind: Kind, changes: list[Change], diff: list[Item], failures: dict[
     if have is not None:
         after = {change.name: have[change.name].props if change.name in have else None for change in touched}
     result: Item = {
-        "changed": any(change.steps for change in changes),
+        "changed": bool(ordered),
         "before": {change.name: change.before for change in touched},
         "after": after,
         "commands": [text for _stage, text in ordered],
@@ -365,9 +373,9 @@ def _report(kind: Kind, changes: list[Change], diff: list[Item], failures: dict[
         "warn": kind.warnings + [warning for change in changes for warning in change.warnings],
     }
     if failures:
-        done = sum(1 for change in changes if change.steps and change.name not in failures and not change.postponed)
+        whole = sum(1 for change in changes if change.steps and change.name not in failures and not change.postponed)
         named = " ".join(f"{kind.noun} {name}: {error}" for name, error in failures.items())
-        result["msg"] = f"{named} ({done} other changes were made; run again once it is mended.)"
+        result["msg"] = f"{named} ({whole} other changes were made; run again once it is mended.)"
     return result
 
 

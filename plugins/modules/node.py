@@ -110,7 +110,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 commands:
-  description: The exact commands, in order, as a person would type them; in check mode those that the next run executes.
+  description:
+    - The exact commands, in order, as a person would type them; in check mode those that the next run executes.
+    - Where something fails, those that were executed.
   returned: always
   type: list
   elements: str

@@ -14,7 +14,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils import engine, loc
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.lock import nothing_else_changes
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Ip, Remove, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Ip, Remove, Step, Write
 
 
 class Note(Kind):
@@ -131,6 +131,10 @@ def test_a_failed_item_leaves_the_others_done(tmp_path: Path) -> None:
     assert result["msg"].startswith("note bad: the disk is full. Free some room.")
     assert [(entry["name"], entry["changed"]) for entry in result["results"]] == [("a", True), ("bad", False), ("c", True)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
+    # Only what was done is told.
+    assert (len(result["commands"]), "false" in result["commands"], result["changed"]) == (2, False, True)
+    result = speak(tmp_path, {"a": "one", "bad": "two", "c": "three"}, kind=Fragile)
+    assert ("msg" in result, result["commands"], result["changed"]) == (True, [], False)
 
 
 class Deaf(Note):
@@ -156,8 +160,10 @@ def test_batch_goes_on_after_a_failed_line(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(engine, "run_ip_batch", batch)
     changes = [Change(name, steps=[Ip(f"link add {name}", 1), Ip(f"link set {name} up", 1)]) for name in ("a", "bad", "c")]
-    failures = engine.apply(Note({}), changes)
+    done: list[Step] = []
+    failures = engine.apply(Note({}), changes, done)
     assert list(failures) == ["bad"]
+    assert [step.text for step in done] == ["ip link add a", "ip link set a up", "ip link add c", "ip link set c up"]
     assert seen == [["link add a", "link set a up", "link add bad", "link set bad up", "link add c", "link set c up"], ["link add c", "link set c up"]]
 
 

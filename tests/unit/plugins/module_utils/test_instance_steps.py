@@ -52,7 +52,7 @@ def test_the_engine_has_instances_started_together(asked: list[tuple[str, ...]],
     changes = engine.plan(kind, kind.params["instances"], {}, absent=False)
     for change in changes:
         change.steps = [step for step in change.steps if isinstance(step, StartInstance)]
-    assert engine.apply(kind, changes) == {}
+    assert engine.apply(kind, changes, []) == {}
     assert asked == [("systemctl", "start", "compute-instance@af95e879.service", "compute-instance@0a1b2c3d.service")]
 
 

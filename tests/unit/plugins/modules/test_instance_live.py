@@ -68,7 +68,7 @@ def test_as_many_restart_at_once_as_were_allowed(serial: int, together: int) -> 
 
     names = [f"web-{number}" for number in range(12)][: 12 // together * together]
     restarts = [Change(name, "update", steps=[Meeting(("restart", name), stage=4, name=name, roll=kind.roll)]) for name in names]
-    assert engine.apply(kind, restarts) == {}
+    assert engine.apply(kind, restarts, []) == {}
 
 
 def test_a_disk_that_another_gets_is_given_up_before_a_restart() -> None:
