@@ -96,6 +96,12 @@ def text_of(rules: Rules, file: str) -> str:
     return "".join(f"{line}\n" for line in [*lines, "}"])
 
 
+def cidr_of(lines: list[str]) -> str | None:
+    """Give the addresses of the network whose file this is (:func:`text_of`); None when the file does not say."""
+    found = (re.search(r" ip daddr ([0-9./]+) icmp ", line) for line in lines)
+    return next((match.group(1) for match in found if match), None)
+
+
 def _chain(name: str, hook: str, rules: list[str]) -> list[str]:
     return [f"    chain {name} {{", *(f"        {line}" for line in (f"type {hook}; policy accept;", *rules)), "    }"]
 

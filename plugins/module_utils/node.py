@@ -20,6 +20,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instances import I
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import LABELS, OWNER
+from ansible_collections.ikcloud.compute.plugins.module_utils.nft import cidr_of
 
 Facts = dict[str, Any]
 _MIB = 1 << 20
@@ -35,6 +36,7 @@ def read_node(layout: Layout) -> Facts:
     links = _links()
     instances = {name: instance_facts(instance, layout) for name, instance in sorted(read_instances(layout).items()) if instance.owned}
     boot_files = [name for name in _names(layout.networks) if name[0].isdigit()]
+    labels = _network_labels(layout, boot_files)
     return {
         "hostname": socket.gethostname(),
         "cpus": len(os.sched_getaffinity(0)),
@@ -60,8 +62,9 @@ def read_node(layout: Layout) -> Facts:
         "boot_files": boot_files,
         "protected": {
             "instances": [name for name, instance in instances.items() if instance["labels"].get("protect")],
-            "networks": _protected_networks(layout, boot_files),
+            "networks": [name for name, labels in labels.items() if labels.get("protect")],
         },
+        "recorded": _recorded(layout, boot_files, labels),
     }
 
 
@@ -259,9 +262,9 @@ def _base(layout: Layout, path: str) -> str | None:
     return file[: -len(".img")] if folder == layout.images and file.endswith(".img") else None
 
 
-def _protected_networks(layout: Layout, boot_files: list[str]) -> list[str]:
-    """Give the networks whose bridge has the label ``protect``."""
-    found: list[str] = []
+def _network_labels(layout: Layout, boot_files: list[str]) -> dict[str, Facts]:
+    """Give the labels of the networks' bridges, of those that have some."""
+    found: dict[str, Facts] = {}
     for file in boot_files:
         if not file.startswith("10-"):
             continue
@@ -271,6 +274,17 @@ def _protected_networks(layout: Layout, boot_files: list[str]) -> list[str]:
             labels = json.loads(lines[1][len(LABELS) :]) if network else {}
         except ValueError:
             continue
-        if network and isinstance(labels, dict) and labels.get("protect"):
-            found.append(network.group(1))
+        if network and isinstance(labels, dict):
+            found[network.group(1)] = labels
+    return found
+
+
+def _recorded(layout: Layout, boot_files: list[str], labels: dict[str, Facts]) -> dict[str, Facts]:
+    """Give what the networks' files say that they were declared with last, whatever the kernel has."""
+    found: dict[str, Facts] = {name: {"vni": label["vni"]} for name, label in labels.items() if "vni" in label}
+    for file in boot_files:
+        if file.startswith("50-nat-") and file.endswith(".nft"):
+            cidr = cidr_of(_lines(layout.network(file)))
+            if cidr:
+                found.setdefault(file[len("50-nat-") : -len(".nft")], {})["cidr"] = cidr
     return found

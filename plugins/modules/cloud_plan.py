@@ -41,7 +41,8 @@ options:
   networks:
     description:
       - The overlay networks, by default C(cloud_networks).
-      - Required keys of an entry are C(vni) (0 to 16777215) and C(cidr) (IPv4).
+      - Required keys of an entry are C(vni) (0 to 16777215) and C(cidr) (IPv4). Another value for either is refused while instances are in the network,
+        running or not, that neither leave it nor are removed in the same run.
       - C(nat) (false) gives the instances a way out, through the C(gateway) (the network's first address; false for none) on the
         C(gateway_node) (the group's first).
       - C(dns) lists the name servers, by default 8.8.8.8 and 1.1.1.1 where there is NAT.
@@ -169,7 +170,7 @@ nodes:
     - A node that is missing has no entry.
   returned: success
   type: dict
-  sample: {ik-node-02: {bridges: [{name: br-gnv-e48b86b2, network: blue, mtu: 1450, addresses: []}]}}
+  sample: {ik-node-02: {bridges: [{name: br-gnv-e48b86b2, network: blue, mtu: 1450, addresses: [], labels: {vni: 88}}]}}
 instances:
   description: By instance, its id, node, addresses and size.
   returned: success

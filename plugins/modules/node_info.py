@@ -114,6 +114,9 @@ node:
         - By network, its C(bridge) with C(mtu), C(up) and C(addresses), and its C(tunnels) by name, each with C(kind), C(vni), C(remote), C(mtu)
           and C(up).
       type: dict
+    recorded:
+      description: By network, the C(vni) and the C(cidr) that it was declared with last, as far as its files on the node say, whatever the kernel has.
+      type: dict
     tunnels:
       description: The names of all our tunnels.
       type: list

@@ -106,8 +106,9 @@ class Compiler:
 
     def _network_on(self, network: Network, node: str, hosts: list[str], lists: dict[str, list[Item]]) -> None:
         addresses = [f"{network.gateway}/{network.cidr.prefixlen}"] if node == network.gateway_node else []
-        bridge = {"name": bridge_name(network), "network": network.name, "mtu": self.mtu(network), "addresses": addresses}
-        lists["bridges"].append({**bridge, **({"labels": {"protect": True}} if network.protect else {})})
+        # Where there is no tunnel nothing else tells the VNI, which must not change under instances.
+        labels = {"vni": network.vni, **({"protect": True} if network.protect else {})}
+        lists["bridges"].append({"name": bridge_name(network), "network": network.name, "mtu": self.mtu(network), "addresses": addresses, "labels": labels})
         lists["tunnels"] += self._tunnels(network, node, hosts)
         # On every node, not only at the gateway: whatever has a network's bridge must be shielded from its guests.
         lists["nats"].append(

@@ -151,6 +151,9 @@ class Facts:
     :ivar networks: The networks whose bridge is there, with that bridge's networks (netaddr.IPNetwork with the node's address in it).
     :ivar volumes: Names of our volumes, instances' own disks among them.
     :ivar attached: The instance that has it, by volume.
+    :ivar members: The instances in it, by network.
+    :ivar vnis: The VNIs that it has there, by network: several where something was interrupted, or changed by hand.
+    :ivar cidrs: Likewise its addresses (netaddr.IPNetwork).
     """
 
     memory: int | None = None
@@ -160,6 +163,9 @@ class Facts:
     networks: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     volumes: frozenset[str] = frozenset()
     attached: dict[str, str] = field(default_factory=dict)
+    members: dict[str, frozenset[str]] = field(default_factory=dict)
+    vnis: dict[str, frozenset[int]] = field(default_factory=dict)
+    cidrs: dict[str, frozenset[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

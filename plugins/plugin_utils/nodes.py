@@ -70,6 +70,36 @@ def read_facts(info: Mapping[str, Any]) -> Facts:
             for volumes in [_mapping(instance).get("volumes")]
             for volume in (volumes if isinstance(volumes, (list, tuple)) else ())
         },
+        _members(info),
+        *_identities(info),
+    )
+
+
+def _members(info: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Give the instances in each network, by their labels and by the bridges that their taps are on."""
+    found: dict[str, set[str]] = {}
+    instances = _mapping(info.get("instances"))
+    for name, instance in instances.items():
+        networks = (_mapping(_mapping(instance).get("labels")) or _mapping(instance)).get("networks")
+        for network in networks if isinstance(networks, (list, tuple)) else ():
+            found.setdefault(str(network), set()).add(str(name))
+    bridges = {str(_mapping(network).get("bridge")): str(name) for name, network in _mapping(info.get("networks")).items() if _mapping(network).get("bridge")}
+    for tap in _mapping(info.get("taps")).values():
+        network, name = bridges.get(str(_mapping(tap).get("bridge"))), _mapping(tap).get("instance")
+        if network and isinstance(name, str) and name in instances:
+            found.setdefault(network, set()).add(name)
+    return {network: frozenset(names) for network, names in found.items()}
+
+
+def _identities(info: Mapping[str, Any]) -> tuple[dict[str, frozenset[int]], dict[str, frozenset[Any]]]:
+    """Give the VNIs and the addresses that networks have: by their files, and the VNI by their tunnels too."""
+    recorded = {str(name): _mapping(network) for name, network in _mapping(info.get("recorded")).items()}
+    vnis = {name: [network.get("vni")] for name, network in recorded.items()}
+    for name, network in _mapping(info.get("networks")).items():
+        vnis.setdefault(str(name), []).extend(_mapping(tunnel).get("vni") for tunnel in _mapping(_mapping(network).get("tunnels")).values())
+    return (
+        {name: frozenset(vni for vni in found if isinstance(vni, int) and not isinstance(vni, bool)) for name, found in vnis.items()},
+        {name: frozenset(_networks([network.get("cidr")])) for name, network in recorded.items()},
     )
 
 

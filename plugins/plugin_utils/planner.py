@@ -19,6 +19,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import read_
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.placement import Scheduler, fewest, place
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.purge import Purge, read_infos
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.rebuild import select
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.settled import network_problems
 
 
 def make_plan(
@@ -41,7 +42,7 @@ def make_plan(
         snapshot = read_snapshot(nodes, problems)
     cloud, found = parse(declaration, list(known))
     problems += found
-    problems += node_problems(cloud, list(known.values()))
+    problems += node_problems(cloud, list(known.values())) + network_problems(cloud, list(known.values()))
     raise_all(problems)
     missing = [name for name, node in known.items() if node.missing]
     where = locate(cloud, list(known.values()), problems)

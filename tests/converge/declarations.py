@@ -15,6 +15,8 @@ NODES = ("ik-node-01", "ik-node-02")
 IMAGES = ("one", "two", "three")
 # blue and blau are one network by two names: same VNI, same addresses.
 NETWORKS = {"blue": (88, "192.168.88.0/24"), "blau": (88, "192.168.88.0/24"), "green": (99, "192.168.99.0/24"), "red": (0xABCDEF, "10.77.0.0/16")}
+# What red may be instead as long as nobody is in it.
+OTHER_RED = (0xABCDEE, "10.78.0.0/16")
 TWINS = {"blue": "blau", "blau": "blue"}
 INSTANCES = ("web-1", "web-2", "web-3", "db", "cache")
 
@@ -23,7 +25,8 @@ class Declarations:
     """A walk through declarations.
 
     What can't be changed by a run stays as long as it may be there: an instance's node and image, and its disk grows only. So do its cards:
-    these guests have no system, and a guest without one lets go of no card while it runs.
+    these guests have no system, and a guest without one lets go of no card while it runs. And a network keeps its VNI and its addresses while instances
+    are in it; red gets others now and then when none is.
 
     :ivar seed: What makes the walk the same again.
     """
@@ -37,6 +40,8 @@ class Declarations:
         self.disks: dict[str, int] = {}  # MiB
         self.cards: dict[str, list[dict[str, Any]]] = {}  # of the instances that may be there
         self.cards_before = self.cards
+        self.networks = NETWORKS
+        self.networks_before = self.networks
 
     def some(self, names: Any, least: int, most: int) -> list[str]:
         names = list(names)
@@ -49,6 +54,9 @@ class Declarations:
         """Give the next one."""
         purge = self.maybe(0.7)
         self.cards_before = {name: list(cards) for name, cards in self.cards.items()}
+        self.networks_before = self.networks
+        if not any(card["network"] == "red" for cards in self.cards.values() for card in cards):
+            self.networks = {**NETWORKS, "red": self.random.choice([NETWORKS["red"], OTHER_RED])}
         networks = self.some(NETWORKS, 1, 3)
         networks = [name for name in networks if TWINS.get(name) not in networks or name == "blue"]
         if not purge:
@@ -79,10 +87,10 @@ class Declarations:
 
     def refused(self) -> None:
         """Stay at the one before, with nothing protected: the last one was refused."""
-        self.there, self.protected, self.cards = self.before, set(), self.cards_before
+        self.there, self.protected, self.cards, self.networks = self.before, set(), self.cards_before, self.networks_before
 
     def network(self, name: str) -> dict[str, Any]:
-        vni, cidr = NETWORKS[name]
+        vni, cidr = self.networks[name]
         spec: dict[str, Any] = {"vni": vni, "cidr": cidr, "nat": self.maybe(0.5)}
         if self.maybe(0.3):
             spec["mtu"] = self.random.choice([1280, 1400, 1450])
@@ -109,7 +117,7 @@ class Declarations:
             spec["nics"] = [dict(card) for card in cards]
             for nic in spec["nics"]:
                 if self.maybe(0.5):
-                    nic["address"] = NETWORKS[nic["network"]][1].rsplit(".", 1)[0] + f".{50 + number}"
+                    nic["address"] = self.networks[nic["network"]][1].rsplit(".", 1)[0] + f".{50 + number}"
         else:
             spec["network"] = cards[0]["network"]
         if name in self.disks or self.maybe(0.4):

@@ -180,6 +180,50 @@ def test_a_part_alone_purges_nothing_so_a_renamed_network_is_refused(node: Node)
     assert node.play("overlay", blue)[0].returncode == 0
 
 
+def test_a_network_with_an_instance_in_it_keeps_its_vni_and_its_addresses(node: Node) -> None:
+    node.folder.chmod(0o755)
+    add_user(node)
+    before = {"cloud_networks": NETWORKS}
+    node.site(before)
+    # An instance that no declaration knows any more, and that doesn't run.
+    root, machine = str(node.root), "compute-0a1b2c3d"
+    instance = {"name": "web-1", "id": "0a1b2c3d", "memory": 64, "power": "stopped", "supervisor": "none", "accel": "tcg", "labels": {"networks": ["blue"]}}
+    tasks: list[dict[str, Any]] = [
+        {"ikcloud.compute.volume": {"root": root, "volumes": [{"name": machine, "size": "1M"}]}},
+        {"ikcloud.compute.seed": {"root": root, "seeds": [{"name": machine, "user_data": "#cloud-config\n"}]}},
+        {"ikcloud.compute.instance": {"root": root, "instances": [instance]}},
+    ]
+    (node.folder / "instance.yml").write_text(json.dumps([{"hosts": "compute_nodes", "gather_facts": False, "tasks": tasks}]))
+    done, _record = node.play(str(node.folder / "instance.yml"), {})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not node.plan(before)["entries"]
+
+    for key, value in (("vni", 89), ("cidr", "192.168.77.0/24")):
+        other = {"cloud_networks": {**NETWORKS, "blue": {**NETWORKS["blue"], key: value}}}
+        for playbook in ("plan", "site"):
+            done, record = node.play(playbook, other)
+            told = [line for line in done.stdout.splitlines() if line.startswith("fatal:")]
+            assert done.returncode == 2 and len(told) == 1, done.stdout
+            assert f"cloud_networks.blue.{key}: {value} is declared and {NETWORKS['blue'][key]} is there" in told[0] and "web-1 on ik-node-01" in told[0]
+            assert not [task["task"] for task in record["tasks"] if task["changed"]]
+    assert not node.plan(before)["entries"]
+
+    # Where nobody is, and where nobody stays, it changes.
+    free = {"cloud_networks": {**NETWORKS, "green": {"vni": 100, "cidr": "192.168.66.0/24"}}}
+    plan, _record = node.planned_and_done(free)
+    assert {entry["kind"] for entry in plan["entries"]} == {"bridge", "nat"}
+    purged = {"cloud_networks": {"blue": {"vni": 89, "cidr": "192.168.77.0/24"}}, "cloud_purge": True}
+    plan, _record = node.planned_and_done(purged)
+    assert "web-1" in [entry["name"] for entry in plan["entries"] if entry["change"] == "destroy"]
+
+
+def add_user(node: Node) -> None:
+    """Make QEMU's user known on the node, which its prepare does where there is none."""
+    for file, line in (("passwd", "compute-service:x:60993:60993::/:/usr/sbin/nologin"), ("group", "compute-service:x:60993:")):
+        with (node.folder / "etc" / file).open("a", encoding="utf-8") as stream:
+            stream.write(f"{line}\n")
+
+
 def variables_of(number: int, images: list[dict[str, str]]) -> dict[str, Any]:
     """Give the variables of all three roles: one network, and one instance with its disk, its seed and its port."""
     bridge, identifier, address = f"br-gnv-0000000{number}", f"{number:08x}", "192.168.88.1"
@@ -212,9 +256,7 @@ def play_roles(node: Node, variables: dict[str, Any], *options: str) -> list[str
 
 def test_check_mode_lists_what_is_done_and_nothing_twice(node: Node) -> None:
     node.folder.chmod(0o755)
-    for file, line in (("passwd", "compute-service:x:60993:60993::/:/usr/sbin/nologin"), ("group", "compute-service:x:60993:")):
-        with (node.folder / "etc" / file).open("a", encoding="utf-8") as stream:
-            stream.write(f"{line}\n")
+    add_user(node)
     base = {"name": "base", "path": str(node.folder / "small.qcow2")}
     one = variables_of(1, [base, {**base, "name": "unused"}])
     other = variables_of(2, [base, {**base, "name": "new"}])

@@ -1,0 +1,58 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What of a network stays as it is while instances are in it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Network, Node
+
+# How many instances an error names.
+_NAMED = 3
+
+
+def network_problems(cloud: Cloud, nodes: Sequence[Node]) -> list[str]:
+    """Say which networks would get another VNI or other addresses under instances that stay in them."""
+    problems = []
+    for network in cloud.networks.values():
+        facts = [node.facts for node in nodes if node.facts]
+        vnis = {vni for found in facts for vni in found.vnis.get(network.name, ())}
+        cidrs = {cidr for found in facts for cidr in found.cidrs.get(network.name, ())}
+        # One place that has what is declared is enough: the rest was changed by hand, or is left from a change that was interrupted, and is mended.
+        compared = (("vni", vnis, network.vni), ("cidr", cidrs, network.cidr))
+        changes = [(key, sorted(have), wanted) for key, have, wanted in compared if have and wanted not in have]
+        within = _staying(cloud, network, nodes) if changes else []
+        if within:
+            problems += [_problem(network.name, key, " or ".join(map(str, have)), wanted, within) for key, have, wanted in changes]
+    return problems
+
+
+def _staying(cloud: Cloud, network: Network, nodes: Sequence[Node]) -> list[str]:
+    """Give the instances that are in the network and stay in it, running or not, with their nodes."""
+    missing = [node.name for node in nodes if node.missing]
+    seen = {name for node in nodes if node.facts for names in node.facts.members.values() for name in names}
+    found = []
+    for node in nodes:
+        for name in sorted(node.facts.members.get(network.name, ())) if node.facts else ():
+            instance = cloud.instances.get(name)
+            # What is not declared any more goes in this run with a purge, and else goes on as it is.
+            if instance.uses(network.name) if instance else not cloud.purge:
+                found.append(f"{name} on {node.name}")
+    for instance in cloud.instances.values():
+        maybe = [name for name in missing if instance.node in (None, name)]
+        if maybe and instance.name not in seen and instance.uses(network.name):
+            found.append(f"{instance.name}, which may live on {' or '.join(maybe)} (not reached, or not in this run)")
+    return found
+
+
+def _problem(name: str, key: str, have: str, wanted: object, within: list[str]) -> str:
+    more = len(within) - _NAMED
+    named = "; ".join(within[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
+    other = "cidr" if key == "vni" else "vni"
+    return (
+        f"cloud_networks.{name}.{key}: {wanted} is declared and {have} is there, with instances in it, under which it does not change: {named}. Write "
+        f"{key}: {have}, or declare another network with {key}: {wanted} and a {other} of its own, move the instances to it (their nics), and then remove "
+        f"{name}; or remove its instances first (cloud_purge: true removes those that are not declared)."
+    )
