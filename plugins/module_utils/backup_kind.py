@@ -11,7 +11,7 @@ import shlex
 from dataclasses import dataclass, field, replace
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import backup_steps, qcow2
-from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, MODE, NODE, CopyDisk, check_step
+from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, MODE, NODE, CopyDisk, check_step, end_copy
 from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import ChosenKind, chosen_spec, missing_name
 from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disk, Disks, OnDisk, base_of, declared_disks, read_disks, read_work, sound_header
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
@@ -19,7 +19,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.errors import Comp
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build, begin_file, finish_step, mark_step, unfinished
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_checks import path_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
-from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Abort, Dismiss
+from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Dismiss
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, owner_or_none
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark, sidecar
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
@@ -172,12 +172,8 @@ class BackupKind(ChosenKind):
 
     def _clear(self, now: Instance, state: State) -> list[Step]:
         """List what clears away what interrupted runs have left, in QEMU first: it may still be writing."""
-        steps: list[Step] = []
-        if JOB in state.jobs:
-            steps.append(Abort(self.script(now), self.where(now).qmp, JOB, stage=0))
-        if NODE in state.nodes:
-            steps.append(self.ask(now, "blockdev-del", {"node-name": NODE}, stage=0))
-        return [*steps, *(Remove(path) for path in state.left)]
+        ending = end_copy(self.script(now), self.where(now).qmp, state.jobs, state.nodes, stage=0)
+        return [*ending, *(Remove(path) for path in state.left)]
 
     def _copy(self, now: Instance, state: State) -> list[Step]:
         """Copy a disk that no QEMU has open, into one file that stands on no image."""

@@ -9,14 +9,16 @@ import contextlib
 import os
 import shlex
 import time
+from collections.abc import Container
 from dataclasses import dataclass, replace
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
 from ansible_collections.ikcloud.compute.plugins.module_utils.disks import base_of
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import refuse_locked, unfinished
-from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Job
+from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Abort, Job
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, MakeFolder, Run, Step, remove_file
@@ -69,6 +71,22 @@ class Check(Run):
 def check_step(path: str, base: str = "") -> Step:
     """Have an image of root's own looked at. See :class:`Check`."""
     return Check(("qemu-img", "check", "-q", "-f", "qcow2", path), image=path, base=base)
+
+
+def end_copy(script: tuple[str, ...], socket: str, jobs: Container[str], nodes: Container[str], stage: int) -> list[Step]:
+    """List what ends a copy that an interrupted run has left in QEMU. No other run is at it, for one holds the root's lock.
+
+    :param script: What a person types before a command to QEMU.
+    :param socket: Where that listens.
+    :param jobs: The ids of its jobs.
+    :param nodes: The names of its block nodes.
+    """
+    steps: list[Step] = []
+    if JOB in jobs:
+        steps.append(Abort(script, socket, JOB, stage=stage))
+    if NODE in nodes:
+        steps.append(Ask(script, socket, "blockdev-del", {"node-name": NODE}, stage=stage))
+    return steps
 
 
 def backup_path(folder: str, instance: str, name: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import end_copy
 from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import STAGE_STOP, STAGE_WORK, ChosenKind, chosen_spec, missing_name
 from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disk, Disks, OnDisk, read_disks, sound_header
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
@@ -100,6 +101,11 @@ class SnapshotKind(ChosenKind):
                 f"instance {called} has a snapshot {name} already, of {taken}; nothing was changed.",
                 "Take another name, or delete it first (state=absent).",
             )
+        if any(isinstance(step, Job) for step in change.steps):
+            # A disk that a backup copies can't be reverted, and QEMU notices only after it has reverted those before it.
+            ending = end_copy(self.script(now), self.where(now).qmp, state.disks.jobs, state.disks.nodes, STAGE_STOP)
+            change.reasons += ["an interrupted backup has left its job in QEMU"] if ending else []
+            change.steps = [*ending, *change.steps]
         if JOB in state.disks.jobs:
             change.reasons.append("an interrupted run has left its job in QEMU")
             change.steps.insert(0, Abort(self.script(now), self.where(now).qmp, JOB, stage=STAGE_STOP))

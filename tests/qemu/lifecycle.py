@@ -14,6 +14,7 @@ import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ikcloud.compute.plugins.module_utils import engine
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_kind import BackupKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, CopyDisk
 from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import ChosenKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import argument_spec, converge
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
@@ -77,12 +78,29 @@ def holds(disk: Path, pattern: int, at: str = "0") -> bool:
     return "Pattern verification failed" not in done.stdout and done.returncode == 0
 
 
-def write_running(root: Path, pattern: int) -> None:
-    """Write a MiB into the disk of the QEMU that runs, as its guest would."""
+def write_running(root: Path, pattern: int, disk: Path | None = None) -> None:
+    """Write a MiB into a disk of the QEMU that runs, its own if none is given, as its guest would."""
+    place = "virtio0" if disk is None else f"-d /machine/peripheral/disk-{short_id('disk', str(disk))}/virtio-backend"
     with Qmp(socket_of(root)) as qmp:
-        answer = qmp.execute("human-monitor-command", {"command-line": f'qemu-io virtio0 "write -P {pattern} 0 1M"'})
-        qmp.execute("human-monitor-command", {"command-line": 'qemu-io virtio0 "flush"'})  # others read the file
+        answer = qmp.execute("human-monitor-command", {"command-line": f'qemu-io {place} "write -P {pattern} 0 1M"'})
+        qmp.execute("human-monitor-command", {"command-line": f'qemu-io {place} "flush"'})  # others read the file
     assert "rror" not in str(answer), answer
+
+
+def backup_left_running(root: Path, patch: pytest.MonkeyPatch) -> None:
+    """Kill a backup while QEMU copies, which goes on with it."""
+
+    def begin(step: CopyDisk) -> None:
+        with Qmp(step.socket) as qmp:
+            qmp.execute(step.command, {**step.arguments, "speed": 1024})
+        raise Killed
+
+    with patch.context() as short:
+        short.setattr(CopyDisk, "run", begin)
+        with pytest.raises(Killed):
+            backup(root, "created")
+    with Qmp(socket_of(root)) as qmp:
+        assert [job["id"] for job in qmp.execute("query-jobs")] == [JOB]
 
 
 class Killed(BaseException):

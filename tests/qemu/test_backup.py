@@ -27,6 +27,7 @@ from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     Volume,
     act,
     backup,
+    backup_left_running,
     before_step,
     both,
     holds,
@@ -160,18 +161,7 @@ def test_a_job_that_goes_on_after_a_kill_is_ended(root: Path, run: Converge, vol
     disk = volume(ID)
     write(disk, 1)
     run([machine(grace=0)])
-
-    def begin(step: CopyDisk) -> None:
-        with Qmp(step.socket) as qmp:
-            qmp.execute(step.command, {**step.arguments, "speed": 1024})
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CopyDisk, "run", begin)
-        with pytest.raises(Killed):
-            backup(root, "created")
-    with Qmp(socket_of(root)) as qmp:
-        assert [job["id"] for job in qmp.execute("query-jobs")] == [JOB]
+    backup_left_running(root, monkeypatch)
     both(backup, root, "created")
     assert holds(root / "lib/backups/one/nightly.qcow2", 1)
     with Qmp(socket_of(root)) as qmp:

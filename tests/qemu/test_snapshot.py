@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import NODE
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
 from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import read_snapshots, tag_of
@@ -17,6 +19,8 @@ from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     ID,
     Killed,
     Volume,
+    backup,
+    backup_left_running,
     both,
     holds,
     killed_after,
@@ -133,6 +137,28 @@ def test_snapshot_killed_at_every_step(root: Path, run: Converge, volume: Volume
             with Qmp(socket_of(root)) as qmp:
                 assert qmp.execute("query-jobs") == []
     pytest.fail("it never came to its end")
+
+
+@pytest.mark.parametrize("state", ["created", "reverted", "absent"])
+def test_what_an_interrupted_backup_left_in_qemu_is_ended_first(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    """A copied disk can't be reverted, nor held in a snapshot: the data disk went back, the own one did not."""
+    disk, data = volume(ID), volume("11111111")
+    write(disk, 1)
+    write(data, 1)
+    run([machine(grace=0, volumes=[{"path": str(data)}])])
+    if state != "created":
+        snapshot(root, "created")
+        write_running(root, 2)
+        write_running(root, 2, data)
+    backup_left_running(root, monkeypatch)
+    done = both(snapshot, root, state)
+    assert [line.split("/")[-1].split(" ")[1] for line in done["commands"]][:2] == ["job-cancel", "blockdev-del"]
+    assert (holds(disk, 2), holds(data, 2)) == (state == "absent",) * 2
+    with Qmp(socket_of(root)) as qmp:
+        assert qmp.execute("query-jobs") == []
+        assert NODE not in [node["node-name"] for node in qmp.execute("query-named-block-nodes")]
+    backup(root, "created")
+    assert [name for name in os.listdir(root / "lib/volumes") if name.startswith(".")] == []
 
 
 def test_a_memory_that_does_not_fit_is_said_and_a_restart_mends_it(root: Path, run: Converge, volume: Volume) -> None:
