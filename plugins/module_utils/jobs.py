@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +27,10 @@ ANSWER = 2700.0
 class Job(Ask):
     """Have a running QEMU do a job, and wait until it has concluded. A :class:`Dismiss` has to follow.
 
-    :ivar hint: What to do when it fails.
+    :ivar hint: Says what to do when it fails, given QEMU's words.
     """
 
-    hint: str = ""
+    hint: Callable[[str], str] = lambda _failed: ""
 
     def run(self) -> None:
         job = self.arguments["job-id"]
@@ -37,7 +38,7 @@ class Job(Ask):
         failed = wait(self.socket, job)
         if failed:
             _once(self.socket, "job-dismiss", {"id": job})
-            raise ComputeError(f"QEMU could not do {self.command}: {failed}.", self.hint)
+            raise ComputeError(f"QEMU could not do {self.command}: {failed}.", self.hint(failed))
 
 
 @dataclass(frozen=True)

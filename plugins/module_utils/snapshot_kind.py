@@ -9,6 +9,7 @@ run leaves on other disks is known for what it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +21,19 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.errors import Comp
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
 from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Abort, Dismiss, Job
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import Header
-from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import Snapshot, own_snapshots, read_snapshots, tag_of
+from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import Snapshot, elsewhere, own_snapshots, read_snapshots, tag_of
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
 
 JOB = "ikcloud-snapshot"
-RELOAD = "Its disks stand at the snapshot, its guest is held. Restart it to have it boot from them: ikcloud.compute.instance_power with state=restarted."
+# What QEMU says once all disks are at the snapshot (load_snapshot in its migration/savevm.c). Before that, it may have reverted some of them.
+AFTER_DISKS = ("while loading VM state", "Could not open VM state file")
+RELOAD = (
+    "Its disks stand at the snapshot, its guest is held. Restart it to have it boot from them: ikcloud.compute.instance_power with state=restarted, grace=0."
+)
+AGAIN = (
+    "Its guest is held, and its disks may be of different times now. Power it off (ikcloud.compute.instance_power with state=stopped, grace=0) and revert "
+    "once more: while it is off, that takes the disks alone."
+)
 
 
 @dataclass(frozen=True)
@@ -32,11 +41,13 @@ class State:
     """What there is of an instance.
 
     :ivar held: By tag what its own disk holds; ``parts`` the paths of all its disks that hold the snapshot in question.
+    :ivar gone: That snapshot in volumes that were detached since, by path; looked for only where it matters.
     """
 
     disks: Disks
     held: dict[str, Snapshot]
     parts: frozenset[str]
+    gone: dict[str, Snapshot]
 
 
 class SnapshotKind(ChosenKind):
@@ -70,7 +81,8 @@ class SnapshotKind(ChosenKind):
             self.headers.update({disk.path: sound_header(disk, self.layout, now.folder) for disk in at_rest})
             held = {disk.path: read_snapshots(disk.path, self.root) for disk in every}
             parts = frozenset(path for path, tags in held.items() if tag_of(now.id, name) in tags)
-            self.state[item] = State(disks, held[disks.own.path], parts)
+            gone = elsewhere(self.layout, tag_of(now.id, name), held) if self.params["state"] == "reverted" else {}
+            self.state[item] = State(disks, held[disks.own.path], parts, gone)
             if self.looks == 1 and disks.own.path in parts:
                 self.before.add(item)
             have.props["snapshots"] = list(own_snapshots(now.id, self.state[item].held))
@@ -144,10 +156,18 @@ class SnapshotKind(ChosenKind):
                 "Detach that first, or the guest would find disks of different times.",
             )
         disks = [*state.disks.others, state.disks.own]
-        memory = own_snapshots(now.id, state.held)[name].memory > 0
+        taken = own_snapshots(now.id, state.held)[name]
+        memory = taken.memory > 0
+        # QEMU gives all disks the same time when it takes one with the memory; what differs is left of another one.
+        gone = ", ".join(path for path, entry in state.gone.items() if memory and entry.seconds == taken.seconds)
         change.reasons.append(f"asked to be as in the snapshot {name}")
+        if now.pid and gone:
+            raise ComputeError(
+                f"instance {called}: the memory in its snapshot {name} has the disk {gone}, which was detached since; nothing was changed.",
+                "Attach it again, or power the instance off first (ikcloud.compute.instance_power with state=stopped): then its disks alone are reverted.",
+            )
         if now.pid and memory:
-            change.steps = self._job(now, "snapshot-load", disks, {"vmstate": state.disks.own.node}, RELOAD)
+            change.steps = self._job(now, "snapshot-load", disks, {"vmstate": state.disks.own.node}, hint_of)
         elif now.pid:
             if self.params["restart"] != "when_required":
                 raise ComputeError(
@@ -163,8 +183,12 @@ class SnapshotKind(ChosenKind):
                 change.warnings.append(
                     f"instance {called} is off, so it is reverted without the memory in its snapshot {name} and will boot. To have that, revert while it runs."
                 )
+            if gone:
+                change.warnings.append(f"instance {called}: {gone} was detached since the snapshot {name}, and stays as it is.")
 
-    def _job(self, now: Instance, command: str, disks: list[Disk], more: dict[str, Any] | None = None, hint: str = "") -> list[Step]:
+    def _job(
+        self, now: Instance, command: str, disks: list[Disk], more: dict[str, Any] | None = None, hint: Callable[[str], str] = lambda _failed: ""
+    ) -> list[Step]:
         script, socket = self.script(now), self.where(now).qmp
         arguments = {"job-id": JOB, "tag": tag_of(now.id, self.params["name"]), **(more or {}), "devices": [disk.node for disk in disks]}
         return [
@@ -175,3 +199,8 @@ class SnapshotKind(ChosenKind):
     def _qemu_img(self, action: str, now: Instance, disk: Disk) -> Step:
         argv = ("qemu-img", "snapshot", "-q", action, tag_of(now.id, self.params["name"]), disk.path)
         return OnDisk(argv, stage=STAGE_WORK, disk=disk, layout=self.layout, folder=now.folder, found=self.headers[disk.path])
+
+
+def hint_of(failed: str) -> str:
+    """Say what to do when QEMU could not load a snapshot, given its words."""
+    return RELOAD if any(words in failed for words in AFTER_DISKS) else AGAIN

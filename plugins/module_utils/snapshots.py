@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import MAGIC, plain_file
 
 # "Number of snapshots contained in the image" at byte 60 of the header, 65536 at most (QEMU's QCOW_MAX_SNAPSHOTS), and where they stand.
@@ -58,6 +63,27 @@ def own_snapshots(instance: str, found: dict[str, Snapshot]) -> dict[str, Snapsh
     start = tag_of(instance, "")
     ours = [(entry.seconds, tag[len(start) :], entry) for tag, entry in found.items() if tag.startswith(start)]
     return {name: entry for _seconds, name, entry in sorted(ours, key=lambda one: one[:2])}
+
+
+def elsewhere(layout: Layout, tag: str, disks: Iterable[str]) -> dict[str, Snapshot]:
+    """Find a snapshot in data volumes of ours that are none of these disks: those that the instance had then, and has no more.
+
+    An instance's own disk is not looked at; one with another's snapshot is a copy that somebody made. What can't be read holds none.
+
+    :returns: By path.
+    """
+    known = {os.path.realpath(path) for path in disks}
+    found: dict[str, Snapshot] = {}
+    with contextlib.suppress(OSError):
+        for file in sorted(os.listdir(layout.volumes)):
+            name, path = file[: -len(".img")], f"{layout.volumes}/{file}"
+            if not file.endswith(".img") or instance_id(name) or os.path.realpath(path) in known or read_mark(path, MARK) != f"volume/{name}":
+                continue
+            with contextlib.suppress(ComputeError):
+                held = read_snapshots(path, layout.root)
+                if tag in held:
+                    found[path] = held[tag]
+    return found
 
 
 def read_snapshots(path: str, root: str) -> dict[str, Snapshot]:

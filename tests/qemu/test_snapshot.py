@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import NODE
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
 from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import read_snapshots, tag_of
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
@@ -21,6 +23,7 @@ from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     Volume,
     backup,
     backup_left_running,
+    before_step,
     both,
     holds,
     killed_after,
@@ -159,6 +162,62 @@ def test_what_an_interrupted_backup_left_in_qemu_is_ended_first(root: Path, run:
         assert NODE not in [node["node-name"] for node in qmp.execute("query-named-block-nodes")]
     backup(root, "created")
     assert [name for name in os.listdir(root / "lib/volumes") if name.startswith(".")] == []
+
+
+def detached(root: Path, run: Converge, volume: Volume) -> tuple[Path, Path]:
+    """Give the disks of an instance that runs, of which the second was detached since its snapshot."""
+    disk, data = volume(ID), root / "lib/volumes/data.img"
+    volume("11111111").rename(data)
+    write_mark(str(data), MARK, "volume/data")
+    write(disk, 1)
+    run([machine(grace=0, volumes=[{"path": str(data)}])])
+    snapshot(root, "created")
+    power(root, "stopped", grace=0)
+    run([machine(grace=0)])
+    return disk, data
+
+
+def test_a_memory_with_a_disk_that_was_detached_is_refused_before_anything_changes(root: Path, run: Converge, volume: Volume) -> None:
+    disk, data = detached(root, run, volume)
+    write_running(root, 2)
+    for check in (True, False):
+        with pytest.raises(ComputeError, match=rf"the memory in its snapshot clean has the disk {data}, which was detached since; nothing was changed. Attach"):
+            snapshot(root, "reverted", check=check)
+    assert holds(disk, 2) and status(socket_of(root)) == "running"
+    power(root, "stopped", grace=0)
+    assert f"{data} was detached since the snapshot clean, and stays as it is" in both(snapshot, root, "reverted")["warn"][1]
+    assert holds(disk, 1)
+    # The volume's is left of another snapshot of that name.
+    power(root, "started")
+    both(snapshot, root, "absent")
+    time.sleep(1.1)
+    snapshot(root, "created")
+    write_running(root, 2)
+    both(snapshot, root, "reverted")
+    assert holds(disk, 1) and status(socket_of(root)) == "running"
+
+
+def test_a_revert_that_fails_at_a_disk_says_so_and_what_mends_it(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some disks may have gone back by then."""
+    disk, data = volume(ID), volume("11111111")
+    write(disk, 1)
+    run([machine(grace=0, volumes=[{"path": str(data)}])])
+    snapshot(root, "created")
+    write_running(root, 2)
+    with Qmp(socket_of(root)) as qmp:
+        (node,) = [node["node-name"] for node in qmp.execute("query-named-block-nodes") if node["file"] == str(disk) and node["drv"] == "qcow2"]
+
+        def bitmap() -> None:
+            with Qmp(socket_of(root)) as other:
+                other.execute("block-dirty-bitmap-add", {"node": node, "name": "foreign"})
+
+    with monkeypatch.context() as patch:
+        before_step(patch, f"{root}/run/instances/compute-{ID}/qmp snapshot-load", bitmap)
+        failed = snapshot(root, "reverted")["msg"]
+    assert "may be of different times now. Power it off" in failed and "stand at the snapshot" not in failed
+    power(root, "stopped", grace=0)
+    snapshot(root, "reverted")
+    assert holds(disk, 1)
 
 
 def test_a_memory_that_does_not_fit_is_said_and_a_restart_mends_it(root: Path, run: Converge, volume: Volume) -> None:
