@@ -103,3 +103,33 @@ def test_one_clear_error_and_nothing_changed(nodes: Path, playbook: str, options
     assert words in said.replace("\n", " ").replace("\\'", "'"), said
     assert running(nodes) == ["web-1", "web-2", "web-3"]
     assert "changed=1" not in said
+
+
+def test_what_one_node_refuses_is_done_on_none(nodes: Path) -> None:
+    play(nodes, "backup", "-e", "instances=web-1,web-3", "-e", "backup=nightly")
+    play(nodes, "stop", "-e", "instances=web-1")
+    disk = nodes / f"n1/lib/volumes/compute-{short_id('instance', 'web-1')}.img"
+    before = disk.stat().st_ino
+    for more in ([], ["--check"]):
+        said = refused(nodes, "restore", "web-1,web-3", "backup=nightly", *more)
+        assert "instance web-3 is running; a backup is restored only while it is off; nothing was changed" in said
+    assert disk.stat().st_ino == before and not (nodes / "n1/lib/volumes/kept").exists()
+    assert "instance web-1 is stopped; only what runs can be paused" in refused(nodes, "pause", "web-*")
+    play(nodes, "snapshot", "-e", "instances=web-3", "-e", "snapshot=clean")
+    assert "instance web-3 has a snapshot clean already" in refused(nodes, "snapshot", "web-*", "snapshot=clean")
+    assert "instance web-1 has no snapshot clean" in refused(nodes, "snapshot_revert", "web-1,web-3", "snapshot=clean")
+    said = play(nodes, "snapshots")
+    assert [line.split()[0] for line in said.splitlines() if " clean " in line] == ["web-3"]
+    # What all of them grant is done as ever.
+    said = play(nodes, "stop", "-e", "instances=web-*", "-e", "grace=0")
+    assert "changed=1" in said and "changed=2" not in said and running(nodes) == []
+    play(nodes, "restore", "-e", "instances=web-1,web-3", "-e", "backup=nightly")
+    assert disk.stat().st_ino != before
+
+
+def refused(nodes: Path, name: str, instances: str, *more: str) -> str:
+    """Run a playbook that one node refuses, and give what is said, in one line: once, and nothing changed."""
+    options = [f"-e{option}" if option[0] != "-" else option for option in (f"instances={instances}", *more)]
+    said = play(nodes, name, *options, status=2)
+    assert said.count("fatal:") == 1 and all(f"changed={number}" not in said for number in range(1, 9)), said
+    return " ".join(said.replace("\\'", "'").split())
