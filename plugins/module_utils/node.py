@@ -239,26 +239,31 @@ def _disks(folder: str) -> list[str]:
 
 
 def _volumes(layout: Layout) -> Facts:
-    """Give our volumes with the images that they stand on, the seeds, and the images that volumes which were kept aside stand on."""
+    """Give our volumes with their sizes and the images that they stand on, the seeds, and the images that volumes which were kept aside stand on."""
     volumes: dict[str, Facts] = {}
     names = _disks(layout.volumes)
     for name in names:
         if not name.endswith("-seed") and read_mark(layout.volume(name), MARK) == f"volume/{name}":
-            volumes[name] = {"base": _base(layout, layout.volume(name))}
+            header = _header(layout.volume(name))
+            volumes[name] = {"base": _base(layout, header), "virtual_size": header.virtual_size if header and header.format == "qcow2" else None}
     return {
         "volumes": volumes,
         "seeds": [name[: -len("-seed")] for name in names if name.endswith("-seed") and instance_id(name[: -len("-seed")])],
-        "kept_bases": sorted({base for name in _disks(layout.kept) for base in [_base(layout, f"{layout.kept}/{name}.img")] if base}),
+        "kept_bases": sorted({base for name in _disks(layout.kept) for base in [_base(layout, _header(f"{layout.kept}/{name}.img"))] if base}),
     }
 
 
-def _base(layout: Layout, path: str) -> str | None:
-    """Give the name of the image that a disk stands on, None when it stands on none of ours."""
+def _header(path: str) -> qcow2.Header | None:
+    """Read what a disk says of itself, None when that can't be read."""
     try:
-        backing = qcow2.read_header(path).backing_file
+        return qcow2.read_header(path)
     except (OSError, ComputeError):
         return None
-    folder, file = os.path.split(backing or "")
+
+
+def _base(layout: Layout, header: qcow2.Header | None) -> str | None:
+    """Give the name of the image that a disk stands on, None when it stands on none of ours."""
+    folder, file = os.path.split(header.backing_file if header else "")
     return file[: -len(".img")] if folder == layout.images and file.endswith(".img") else None
 
 

@@ -55,6 +55,7 @@ options:
       - The instances, by default C(cloud_instances).
       - Required keys of an entry are C(image) and C(network); in place of C(network), C(address) and C(mac), C(nics) lists several cards with these keys.
       - C(node) pins it to a node. C(cpu) (1), C(memory) (1024, in MiB, or with a unit) and C(disk) (the image's size) say how large it is.
+        A C(disk) that is less than what is there is refused, unless it is made anew in this run (O(rebuild)).
       - C(cpu_max) and C(memory_max) say up to what C(cpu) and C(memory) can grow while it runs (see M(ikcloud.compute.instance)).
       - C(user), C(ssh_keys), C(password_hash) and C(user_data) say how to log in, and what cloud-init does.
       - C(power) is C(running) or C(stopped). C(vnc), C(vnc_display), C(accel), C(grace), C(copy) and C(restart) are those of M(ikcloud.compute.instance) and
@@ -64,8 +65,8 @@ options:
   volumes:
     description:
       - Data volumes, which outlive the instances that have them, by default C(cloud_volumes).
-      - The required key of an entry is C(size). C(instance) is the one that has it; another one, or none, takes it away and gives it while they run (unmount
-        it in the guest before).
+      - The required key of an entry is C(size), which only grows. C(instance) is the one that has it; another one, or none, takes it away and gives it
+        while they run (unmount it in the guest before).
       - A volume stays on the node where it is. A new one is made on the C(node) that it names, else where its instance is.
       - While an instance has it, it can't be removed from the declaration.
     type: raw

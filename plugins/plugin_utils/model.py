@@ -154,6 +154,7 @@ class Facts:
     :ivar members: The instances in it, by network.
     :ivar vnis: The VNIs that it has there, by network: several where something was interrupted, or changed by hand.
     :ivar cidrs: Likewise its addresses (netaddr.IPNetwork).
+    :ivar volume_sizes: Bytes, by volume of ours that says how large it is.
     """
 
     memory: int | None = None
@@ -166,6 +167,7 @@ class Facts:
     members: dict[str, frozenset[str]] = field(default_factory=dict)
     vnis: dict[str, frozenset[int]] = field(default_factory=dict)
     cidrs: dict[str, frozenset[Any]] = field(default_factory=dict)
+    volume_sizes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

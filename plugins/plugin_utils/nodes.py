@@ -46,16 +46,11 @@ def read_nodes(value: object, problems: list[str]) -> dict[str, Node]:
 
 def read_facts(info: Mapping[str, Any]) -> Facts:
     """Read what node_info returned. What lacks or has another form counts as unknown."""
-    sizes = {}
-    for name, image in _mapping(info.get("images")).items():
-        size = _mapping(image).get("virtual_size")
-        if isinstance(size, int) and not isinstance(size, bool) and size > 0:
-            sizes[str(name)] = size
     tunnels = info.get("tunnels")
     memory = info.get("memory_mb")
     return Facts(
         memory if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0 else None,
-        sizes,
+        _sizes(info.get("images")),
         tuple(network for network in _networks(info.get("underlay_addresses")) if not network.ip.is_loopback() and not network.ip.is_link_local()),
         frozenset(map(str, tunnels)) if isinstance(tunnels, (list, tuple, Mapping)) else None,
         {
@@ -72,7 +67,14 @@ def read_facts(info: Mapping[str, Any]) -> Facts:
         },
         _members(info),
         *_identities(info),
+        _sizes(info.get("volumes")),
     )
+
+
+def _sizes(disks: object) -> dict[str, int]:
+    """Give the bytes of each disk that says how large it is."""
+    sizes = {str(name): _mapping(disk).get("virtual_size") for name, disk in _mapping(disks).items()}
+    return {name: size for name, size in sizes.items() if isinstance(size, int) and not isinstance(size, bool) and size > 0}
 
 
 def _members(info: Mapping[str, Any]) -> dict[str, frozenset[str]]:

@@ -19,7 +19,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import read_
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.placement import Scheduler, fewest, place
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.purge import Purge, read_infos
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.rebuild import select
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.settled import network_problems
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.settled import network_problems, shrink_problems
 
 
 def make_plan(
@@ -66,7 +66,7 @@ def make_plan(
     left_out = dict(sorted({**addresses.left_out, **placement.left_out}.items()))
     all_left_out = {**left_out, **{f"volume {name}": why for name, why in volumes_left_out.items()}}
     rebuilt, found = select(rebuild, cloud, lists, placement, left_out)
-    raise_all(found)
+    raise_all(found + shrink_problems(known, lists, rebuilt))
     return {
         "nodes": lists,
         "instances": compiler.instances(),

@@ -1,16 +1,22 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What of a network stays as it is while instances are in it. Pure."""
+"""What does not change under those who use it: a network's VNI and addresses, and a disk does not shrink. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import format_size, parse_size
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Network, Node
+
+Lists = Mapping[str, Mapping[str, Any]]
 
 # How many instances an error names.
 _NAMED = 3
+REBUILD = "Or make the disk anew, without its data: ansible-playbook ikcloud.compute.rebuild -e instances={}."
+COPY = "Or declare another, smaller volume, copy in the guest what is to be kept, and then remove this one."
 
 
 def network_problems(cloud: Cloud, nodes: Sequence[Node]) -> list[str]:
@@ -56,3 +62,27 @@ def _problem(name: str, key: str, have: str, wanted: object, within: list[str]) 
         f"{key}: {have}, or declare another network with {key}: {wanted} and a {other} of its own, move the instances to it (their nics), and then remove "
         f"{name}; or remove its instances first (cloud_purge: true removes those that are not declared)."
     )
+
+
+def shrink_problems(nodes: Mapping[str, Node], lists: Lists, rebuilt: Lists) -> list[str]:
+    """Say which disks are larger than declared: the module volume would refuse it, but on the node, when other things have changed.
+
+    :param lists: The whole plan's, by node and kind.
+    :param rebuilt: What a rebuild takes, by node; then it alone is looked at, without the disks that are made anew.
+    """
+    problems = []
+    for name, node in nodes.items():
+        have = node.facts.volume_sizes if node.facts else {}
+        kinds = lists.get(name, {})
+        owners = {f"compute-{item['id']}": item["name"] for item in kinds.get("instances", [])}
+        for item in (rebuilt.get(name, {}) if rebuilt else kinds).get("volumes", []):
+            volume, size = item["name"], item.get("size")
+            if size is None or volume in rebuilt.get(name, {}).get("names", []) or parse_size(size) >= have.get(volume, 0):
+                continue
+            there, owner = format_size(have[volume]), owners.get(volume)
+            place = f"cloud_instances.{owner}.disk" if owner else f"cloud_volumes.{volume}.size"
+            problems.append(
+                f"{place}: {size} is declared, and the volume {volume} on {name} has {there}: a volume never shrinks, its guest would lose data. Declare "
+                f"{there} or more. " + (REBUILD.format(owner) if owner else COPY)
+            )
+    return problems

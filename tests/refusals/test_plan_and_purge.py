@@ -217,6 +217,21 @@ def test_a_network_with_an_instance_in_it_keeps_its_vni_and_its_addresses(node: 
     assert "web-1" in [entry["name"] for entry in plan["entries"] if entry["change"] == "destroy"]
 
 
+def test_a_volume_that_would_shrink_is_refused_before_anything_changes(node: Node) -> None:
+    node.folder.chmod(0o755)
+    add_user(node)
+    before = {"cloud_networks": {"blue": NETWORKS["blue"]}, "cloud_volumes": {"data-1": {"size": "2M", "node": "ik-node-01"}}}
+    node.site(before)
+    less = {"cloud_networks": {"blue": {**NETWORKS["blue"], "mtu": 1400}}, "cloud_volumes": {"data-1": {"size": "1M", "node": "ik-node-01"}}}
+    for playbook in ("plan", "site"):
+        done, record = node.play(playbook, less)
+        told = [line for line in done.stdout.splitlines() if line.startswith("fatal:")]
+        assert done.returncode == 2 and len(told) == 1, done.stdout
+        assert "cloud_volumes.data-1.size: 1M is declared, and the volume data-1 on ik-node-01 has 2M" in told[0]
+        assert not [task["task"] for task in record["tasks"] if task["changed"]]
+    assert not node.plan(before)["entries"]
+
+
 def add_user(node: Node) -> None:
     """Make QEMU's user known on the node, which its prepare does where there is none."""
     for file, line in (("passwd", "compute-service:x:60993:60993::/:/usr/sbin/nologin"), ("group", "compute-service:x:60993:")):

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import node, qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.bridge_kind import Bridge
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.nft import Rules, text_of
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import item
 
 LINKS: list[dict[str, Any]] = [
@@ -97,6 +99,34 @@ def test_images_and_instances(tmp_path: Path) -> None:
             "supervisor": "systemd", "volumes": ["data-1"],
         }
     }  # fmt: skip
+
+
+QCOW2 = b"QFI\xfb\0\0\0\2"
+
+
+def test_volumes_say_how_large_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(str(tmp_path))
+    Path(layout.volumes).mkdir(parents=True)
+    monkeypatch.setattr(node, "read_mark", lambda path, _mark: None if path.endswith("theirs.img") else f"volume/{Path(path).stem}")
+    for name, content in (("whole", QCOW2 + b"\0" * 12 + (16).to_bytes(4, "big") + (3 << 30).to_bytes(8, "big") + b"\0" * 65536), ("raw", b"\0" * 512)):
+        Path(layout.volume(name)).write_bytes(content)
+    Path(layout.volume("broken")).write_bytes(b"QFI\xfb\0\0\0\7")
+    Path(layout.volume("theirs")).write_bytes(b"")
+    sizes = {name: volume["virtual_size"] for name, volume in node.read_node(layout)["volumes"].items()}
+    assert sizes == {"whole": 3 << 30, "raw": None, "broken": None}
+
+
+def test_what_the_files_of_networks_say(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path))
+    Path(layout.networks).mkdir(parents=True)
+    bridge = {"name": "br-gnv-fc814e42", "network": "blue", "mtu": 1450, "addresses": [], "labels": {"vni": 88, "protect": True}}
+    Path(layout.network("10-br-gnv-fc814e42.ip")).write_text(Bridge({"bridges": [bridge], "root": str(tmp_path), "state": "present"}).text(bridge))
+    Path(layout.network("50-nat-blue.nft")).write_text(text_of(Rules("blue", "fc814e42", "br-gnv-fc814e42", "192.168.88.0/24", "ens3"), "50-nat-blue.nft"))
+    Path(layout.network("50-nat-red.nft")).write_text(text_of(Rules("red", "0a1b2c3d", "br-gnv-0a1b2c3d", "10.77.0.0/16", ""), "50-nat-red.nft"))
+    Path(layout.network("50-nat-odd.nft")).write_text("table inet odd {}\n")
+    found = node.read_node(layout)
+    assert found["recorded"] == {"blue": {"vni": 88, "cidr": "192.168.88.0/24"}, "red": {"cidr": "10.77.0.0/16"}}
+    assert found["protected"]["networks"] == ["blue"]
 
 
 ROUTES = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"

@@ -1,13 +1,14 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A network keeps its VNI and its addresses while instances are in it."""
+"""A network keeps its VNI and its addresses while instances are in it, and no disk shrinks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
 from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils import samples
 
@@ -142,3 +143,46 @@ def test_what_may_be_on_a_node_that_is_missing_holds_it() -> None:
 def test_what_node_info_never_says_counts_as_unknown(odd: Any) -> None:
     nodes = samples.two_nodes(n1={"recorded": odd, "networks": odd, "taps": odd, "instances": {"web-1": {"labels": {"networks": odd}}}})
     assert not samples.refusal(talk(**VNI), nodes)
+
+
+GIB = 1 << 30
+
+
+def disks(rebuild: object = None, sizes: Any = None, **changes: Any) -> str:
+    """Give why a declaration is refused where web-1's disk has 10 GiB, web-2's 3, and data-1, which is web-1's, 2."""
+    ids = {name: spec["id"] for name, spec in make_plan(talk(), samples.two_nodes())["instances"].items()}
+    sizes = sizes or {"web-1": 10 * GIB, "web-2": 3 * GIB, "data-1": 2 * GIB}
+    volumes = {f"compute-{ids[name]}" if name in ids else name: {"base": None, "virtual_size": size} for name, size in sizes.items()}
+    first = {name: volume for name, volume in volumes.items() if name != f"compute-{ids['web-2']}"}
+    nodes = samples.two_nodes(n1={"volumes": first}, n2={"volumes": {name: volume for name, volume in volumes.items() if name not in first}})
+    declaration = {**talk(**{"instances.web-1.node": "ik-node-01"}), "volumes": {"data-1": {"size": "2G", "instance": "web-1"}}}
+    for path, value in changes.items():
+        kind, name, key = path.split("__")
+        declaration[kind][name.replace("_", "-")][key] = value
+    try:
+        make_plan(declaration, nodes, rebuild=rebuild)
+    except ComputeError as error:
+        return str(error)
+    return ""
+
+
+def test_a_disk_never_shrinks() -> None:
+    assert not disks() and not disks(instances__web_1__disk="20G", volumes__data_1__size="3G") and not disks(instances__web_1__disk=None)
+    message = disks(instances__web_1__disk="5G")
+    assert message.startswith("cloud_instances.web-1.disk: 5G is declared, and the volume compute-") and " on ik-node-01 has 10G: " in message
+    assert "Declare 10G or more." in message and "ikcloud.compute.rebuild -e instances=web-1." in message
+    message = disks(volumes__data_1__size="2097151K")
+    assert message.startswith("cloud_volumes.data-1.size: 2097151K is declared, and the volume data-1 on ik-node-01 has 2G: ") and "another, smaller" in message
+    message = disks(instances__web_1__disk="5G", instances__web_2__disk="1G", volumes__data_1__size="1G")
+    assert message.startswith("3 problems: ") and "cloud_instances.web-2.disk: 1G" in message
+
+
+def test_a_disk_that_does_not_say_its_size_is_left_to_the_module() -> None:
+    for odd in (None, "x", True, -1):
+        assert not disks(sizes={"web-1": odd, "data-1": odd}, instances__web_1__disk="5G", volumes__data_1__size="1G")
+
+
+def test_a_rebuild_looks_at_what_it_takes_and_does_not_make_anew() -> None:
+    assert not disks(rebuild="web-1", instances__web_1__disk="5G", instances__web_2__disk="1G")
+    assert disks(rebuild="web-1", instances__web_1__disk="5G", volumes__data_1__size="1G").startswith("cloud_volumes.data-1.size: 1G")
+    assert disks(rebuild="web-2", instances__web_1__disk="5G") == ""
