@@ -221,7 +221,8 @@ class VolumeKind(Kind):
             if not volume.locked:
                 steps.append(offline_growth(path, item["size"], header))
             elif volume.node:
-                steps.append(live_growth(volume.node, size))
+                steps += [*volume.node.ending, live_growth(volume.node, size)]
+                reasons += ["an interrupted backup has left its job in QEMU"] if volume.node.ending else []
             else:
                 restart = f"{growth}: its QEMU has no QMP socket below {self.layout.instances} to grow it by; stop the instance and run this again"
                 after = header.virtual_size

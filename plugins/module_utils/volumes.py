@@ -12,6 +12,8 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import end_copy
+from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import as_user
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_of, finished_name
@@ -24,10 +26,14 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, S
 
 @dataclass(frozen=True)
 class Node:
-    """Where a running QEMU can be asked to grow a volume: its QMP socket and the volume's block node there."""
+    """Where a running QEMU can be asked to grow a volume: its QMP socket and the volume's block node there.
+
+    :ivar ending: What ends a copy of it first that an interrupted backup has left there: a disk does not grow while it is copied.
+    """
 
     socket: str
     name: str
+    ending: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,12 +130,22 @@ def _find_node(layout: Layout, name: str, path: str) -> Node | None:
         try:
             with Qmp(socket) as qmp:
                 nodes = [entry.get("inserted") or {} for entry in qmp.execute("query-block")]
+                node = next((node for node in nodes if node.get("file") == path and node.get("node-name")), None)
+                if node:
+                    return Node(socket, node["node-name"]) if node["drv"] == "qcow2" else _copied_node(layout, folder, path, qmp)
         except ComputeError:
             continue  # stopped, or busy with another client: then it can't be asked to grow either
-        for node in nodes:
-            if node.get("file") == path and node.get("node-name"):
-                return Node(socket, node["node-name"])
     return None
+
+
+def _copied_node(layout: Layout, folder: str, path: str, qmp: Qmp) -> Node | None:
+    """Find the node of a volume that QEMU copies: query-block names the job's filter."""
+    jobs, nodes = qmp.execute_all([("query-jobs", {}), ("query-named-block-nodes", {"flat": True})])
+    instance = next((found for found in read_instances(layout, units=False).values() if f"compute-{found.id}" == folder), None)
+    script = (*(as_user(instance) if instance else ()), layout.instance(folder).qmp_script)
+    ending = end_copy(script, qmp.path, [job["id"] for job in jobs], [node["node-name"] for node in nodes], stage=0)
+    names = [node["node-name"] for node in nodes if node["file"] == path and node["drv"] == "qcow2"]
+    return Node(qmp.path, names[0], tuple(ending)) if names else None
 
 
 def offline_growth(path: str, size: str, header: qcow2.Header) -> Step:

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_kind import BackupKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, NODE, CopyDisk, target_path
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import argument_spec, converge
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
+from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
 from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     ID,
@@ -166,6 +169,26 @@ def test_a_job_that_goes_on_after_a_kill_is_ended(root: Path, run: Converge, vol
     assert holds(root / "lib/backups/one/nightly.qcow2", 1)
     with Qmp(socket_of(root)) as qmp:
         assert qmp.execute("query-jobs") == []
+
+
+def test_a_disk_that_such_a_job_copies_grows(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU grows no disk while it copies it."""
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(grace=0)])
+    backup_left_running(root, monkeypatch)
+    given = {"volumes": [{"name": f"compute-{ID}", "size": "32M"}], "owner": machine()["user"], "root": str(root)}
+    validated = ArgumentSpecValidator(argument_spec(VolumeKind)).validate(given).validated_parameters
+    predicted, done, again = (converge(VolumeKind(validated), check) for check in (True, False, False))
+    assert "msg" not in done and done["commands"] == predicted["commands"] and not again["changed"]
+    assert [next(word for word in ("job-cancel", "blockdev-del", "block_resize") if word in line) for line in done["commands"][-3:]] == [
+        "job-cancel",
+        "blockdev-del",
+        "block_resize",
+    ]
+    assert "an interrupted backup has left its job in QEMU" in done["results"][0]["reasons"]
+    assert done["results"][0]["size"] == 32 << 20 and holds(disk, 1)
+    both(backup, root, "created")
 
 
 @pytest.mark.parametrize("broken", ["lost", "corrupt", "foreign", "without its image"])
