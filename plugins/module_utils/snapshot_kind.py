@@ -9,8 +9,9 @@ run leaves on other disks is known for what it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import end_copy
@@ -20,9 +21,10 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Chan
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
 from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Abort, Dismiss, Job
-from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import Header
+from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import Header, is_locked
 from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import Snapshot, elsewhere, own_snapshots, read_snapshots, tag_of
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
+from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import users_of_volumes
 
 JOB = "ikcloud-snapshot"
 # What QEMU says once all disks are at the snapshot (load_snapshot in its migration/savevm.c). Before that, it may have reverted some of them.
@@ -42,12 +44,14 @@ class State:
 
     :ivar held: By tag what its own disk holds; ``parts`` the paths of all its disks that hold the snapshot in question.
     :ivar gone: That snapshot in volumes that were detached since, by path; looked for only where it matters.
+    :ivar stuck: Why it can't be deleted there, by path.
     """
 
     disks: Disks
     held: dict[str, Snapshot]
     parts: frozenset[str]
     gone: dict[str, Snapshot]
+    stuck: dict[str, str] = field(default_factory=dict)
 
 
 class SnapshotKind(ChosenKind):
@@ -81,12 +85,25 @@ class SnapshotKind(ChosenKind):
             self.headers.update({disk.path: sound_header(disk, self.layout, now.folder) for disk in at_rest})
             held = {disk.path: read_snapshots(disk.path, self.root) for disk in every}
             parts = frozenset(path for path, tags in held.items() if tag_of(now.id, name) in tags)
-            gone = elsewhere(self.layout, tag_of(now.id, name), held) if self.params["state"] == "reverted" else {}
-            self.state[item] = State(disks, held[disks.own.path], parts, gone)
+            gone = elsewhere(self.layout, tag_of(now.id, name), held) if self.params["state"] in ("reverted", "deleted") else {}
+            stuck = self._stuck(now, gone) if self.params["state"] == "deleted" else {}
+            self.state[item] = State(disks, held[disks.own.path], parts, gone, stuck)
             if self.looks == 1 and disks.own.path in parts:
                 self.before.add(item)
             have.props["snapshots"] = list(own_snapshots(now.id, self.state[item].held))
         return found
+
+    def _stuck(self, now: Instance, gone: Iterable[str]) -> dict[str, str]:
+        """Say from which volumes the snapshot can't be deleted, and why; note what the others say of themselves."""
+        names = {path: os.path.basename(path)[: -len(".img")] for path in gone if is_locked(path)}
+        users = users_of_volumes(self.layout, names.values())
+        stuck = {path: f"it is in use by {users[name] or 'a running QEMU'}. Delete the snapshot once more when that has ended." for path, name in names.items()}
+        for path in gone:
+            try:
+                self.headers[path] = sound_header(Disk(path, "qcow2"), self.layout, now.folder)
+            except ComputeError as error:
+                stuck[path] = str(error)
+        return stuck
 
     def change(self, item: Item, have: Found | None) -> Change:
         called, name, wanted = item["name"], self.params["name"], self.params["state"]
@@ -103,6 +120,11 @@ class SnapshotKind(ChosenKind):
                 change.reasons.append(f"the snapshot {name} is there")
                 change.after = {**have.props, "snapshots": [other for other in have.props["snapshots"] if other != name]}
                 change.steps = self._delete(now, state)
+            # What only a detached volume has takes its space, and no list of an instance's snapshots shows it.
+            left = [path for path in state.gone if path not in state.stuck]
+            change.reasons += [f"{path}, which was detached since, has the snapshot {name}" for path in left]
+            change.steps += [self._qemu_img("-d", now, Disk(path, "qcow2")) for path in left]
+            change.warnings += [f"instance {called}: its snapshot {name} stays in {path}, which was detached since: {why}" for path, why in state.stuck.items()]
         elif not there:
             change.reasons.append(f"there is no snapshot {name}")
             change.after = {**have.props, "snapshots": [*have.props["snapshots"], name]}

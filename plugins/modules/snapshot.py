@@ -30,7 +30,7 @@ options:
     description:
       - V(present) takes the snapshot where there is none of that name.
       - V(created) takes it now; that there is one of that name already is an error.
-      - V(absent) deletes it.
+      - V(absent) deletes it, also in volumes of this collection that were detached since, unless they are in use, which is warned of.
       - V(reverted) has the instance be as it was, each time. What it wrote since is lost.
       - An instance that runs goes on in the snapshot's memory. Where the snapshot has none, see O(restart).
       - One that is off gets its disks back and stays off; the memory of the snapshot is then not used.
@@ -46,6 +46,7 @@ options:
 extends_documentation_fragment: [ikcloud.compute.chosen]
 notes:
   - Cards and disks that were plugged in after the snapshot are not known to the memory of it. A disk that it does not have is refused; a card needs a restart.
+  - While an instance runs, it is not reverted to a memory with a disk that was detached since. While it is off it is, without that disk.
 seealso:
   - module: ikcloud.compute.backup
   - module: ikcloud.compute.instance_info

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils import snapshot_kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import NODE
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, write_mark
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
 from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import read_snapshots, tag_of
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
@@ -177,7 +180,7 @@ def detached(root: Path, run: Converge, volume: Volume) -> tuple[Path, Path]:
     return disk, data
 
 
-def test_a_memory_with_a_disk_that_was_detached_is_refused_before_anything_changes(root: Path, run: Converge, volume: Volume) -> None:
+def test_a_memory_with_a_disk_that_was_detached_is_refused_before(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     disk, data = detached(root, run, volume)
     write_running(root, 2)
     for check in (True, False):
@@ -189,12 +192,37 @@ def test_a_memory_with_a_disk_that_was_detached_is_refused_before_anything_chang
     assert holds(disk, 1)
     # The volume's is left of another snapshot of that name.
     power(root, "started")
-    both(snapshot, root, "absent")
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot_kind, "elsewhere", lambda *_arguments: {})
+        both(snapshot, root, "absent")
     time.sleep(1.1)
     snapshot(root, "created")
     write_running(root, 2)
     both(snapshot, root, "reverted")
     assert holds(disk, 1) and status(socket_of(root)) == "running"
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_snapshot_is_deleted_in_a_volume_that_was_detached_too(root: Path, run: Converge, volume: Volume, runs: bool) -> None:
+    disk, data = detached(root, run, volume)
+    other = root / f"lib/volumes/compute-{short_id('instance', 'two')}.img"  # a copy that somebody made
+    shutil.copy(data, other)
+    volume("22222222").rename(foreign := root / "lib/volumes/foreign.img")
+    subprocess.run(["qemu-img", "snapshot", "-c", tag_of(ID, "clean"), str(foreign)], check=True)
+    if not runs:
+        power(root, "stopped", grace=0)
+    # While another instance has it, it is said that it stays.
+    run([machine("two", grace=0, volumes=[{"path": str(data)}])])
+    done = both(snapshot, root, "absent")
+    assert done["changed"] and f"its snapshot clean stays in {data}, which was detached since: it is in use by the instance two." in done["warn"][0]
+    assert not read_snapshots(str(disk), str(root)) and tag_of(ID, "clean") in read_snapshots(str(data), str(root))
+    assert not snapshot(root, "absent")["changed"]
+    power(root, "stopped", grace=0, instances=["two"])
+    done = both(snapshot, root, "absent")
+    assert done["commands"] == [f"qemu-img snapshot -q -d {tag_of(ID, 'clean')} {data}"] and not done["warn"]
+    assert not read_snapshots(str(data), str(root))
+    assert all(tag_of(ID, "clean") in read_snapshots(str(path), str(root)) for path in (other, foreign))
+    assert not snapshot(root, "absent")["changed"]
 
 
 def test_a_revert_that_fails_at_a_disk_says_so_and_what_mends_it(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
