@@ -149,6 +149,11 @@ class BackupKind(ChosenKind):
                 change.steps.append(Run(("rmdir", "--ignore-fail-on-non-empty", *folders)))
             change.after = {**have.props, "backups": [other for other in have.props["backups"] if other != name]}
         elif not state.there:
+            if blocked := backup_steps.in_the_way(os.path.dirname(state.path)):
+                raise ComputeError(
+                    f"instance {called}: its backup can't be made, {blocked} is no folder; nothing was changed.",
+                    "Give another folder (to the playbook with -e backup_folder=PATH), or move that away.",
+                )
             change.reasons.append("the backup is not there")
             change.after = {**have.props, "backups": sorted([*have.props["backups"], name])}
             change.steps = self._create(now, state)

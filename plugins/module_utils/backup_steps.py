@@ -108,6 +108,13 @@ def left_behind(folder: str) -> list[str]:
     return []
 
 
+def in_the_way(folder: str) -> str:
+    """Give what stands on the way to a folder, or in its place, and is none; "" when it can be made."""
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    return "" if os.path.isdir(folder) else folder
+
+
 def nothing_but(folder: str, paths: list[str]) -> bool:
     """Tell whether a folder is there and holds at most these files."""
     with contextlib.suppress(OSError):

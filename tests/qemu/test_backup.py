@@ -292,6 +292,21 @@ def test_backup_that_does_not_fit_leaves_nothing(root: Path, run: Converge, volu
         assert NODE not in [node["node-name"] for node in qmp.execute("query-named-block-nodes")]
 
 
+def test_a_folder_that_can_not_be_one_is_refused_in_check_mode_too(root: Path, run: Converge, volume: Volume) -> None:
+    volume(ID)
+    run([machine(power="stopped")])
+    (root / "file").write_text("x", encoding="utf-8")
+    (root / "dangling").symlink_to(root / "nowhere")
+    (root / "made").mkdir()
+    (root / "made/one").write_text("x", encoding="utf-8")
+    for folder, blocked in (("file", "file"), ("file/below", "file"), ("dangling", "dangling"), ("made", "made/one")):
+        for check in (True, False):
+            with pytest.raises(ComputeError, match=rf"can't be made, {root}/{blocked} is no folder; nothing was changed. Give another folder.*backup_folder="):
+                backup(root, "created", check=check, folder=str(root / folder))
+    (root / "link").symlink_to(root / "lib")
+    both(backup, root, "created", folder=str(root / "link/deep"))
+
+
 def test_in_another_filesystem(root: Path, run: Converge, volume: Volume) -> None:
     disk = volume(ID)
     write(disk, 1)
