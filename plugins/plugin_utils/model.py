@@ -155,6 +155,7 @@ class Facts:
     :ivar vnis: The VNIs that it has there, by network: several where something was interrupted, or changed by hand.
     :ivar cidrs: Likewise its addresses (netaddr.IPNetwork).
     :ivar volume_sizes: Bytes, by volume of ours that says how large it is.
+    :ivar kvm: Whether it has /dev/kvm, None when unknown.
     """
 
     memory: int | None = None
@@ -168,6 +169,7 @@ class Facts:
     vnis: dict[str, frozenset[int]] = field(default_factory=dict)
     cidrs: dict[str, frozenset[Any]] = field(default_factory=dict)
     volume_sizes: dict[str, int] = field(default_factory=dict)
+    kvm: bool | None = None
 
 
 @dataclass(frozen=True)

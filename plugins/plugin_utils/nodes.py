@@ -68,6 +68,7 @@ def read_facts(info: Mapping[str, Any]) -> Facts:
         _members(info),
         *_identities(info),
         _sizes(info.get("volumes")),
+        info["kvm"] if isinstance(info.get("kvm"), bool) else None,
     )
 
 

@@ -79,18 +79,27 @@ def place(cloud: Cloud, nodes: Sequence[Node], snapshot: Snapshot, scheduler: Sc
         else:
             waiting.append(instance)
     _overfull(cloud, placement, loads, problems)
+    emulating = {node.name for node in nodes if node.facts and node.facts.kvm is False}
+    problems += [
+        f"cloud_instances.{name}.accel: kvm is declared, and {node} has no /dev/kvm; write accel: auto or tcg, or another node."
+        for name, node in placement.nodes.items()
+        if node in emulating and cloud.instances[name].options.get("accel") == "kvm"
+    ]
     for instance in waiting:
-        roomy = [load for load in loads.values() if load.has_room(instance)]
+        able = [load for load in loads.values() if load.node not in emulating or instance.options.get("accel") != "kvm"]
+        roomy = [load for load in able if load.has_room(instance)]
         if roomy:
             _settle(instance, scheduler(instance, roomy), placement, loads)
+        elif loads and not able:
+            problems.append(f"cloud_instances.{instance.name}.accel: kvm is declared, and no node has /dev/kvm; write accel: auto or tcg.")
         elif loads:
-            if any(load.memory is not None and load.used + instance.memory <= load.memory for load in loads.values()):
+            if any(load.memory is not None and load.used + instance.memory <= load.memory for load in able):
                 problems.append(
                     f"cloud_instances.{instance.name}.memory_max: {ceiling(instance)} MiB is more than any node with room for it has, and QEMU is started with "
                     "all of it; declare less."
                 )
                 continue
-            free = ", ".join(f"{load.node} {max(0, (load.memory or 0) - load.used)}" for load in loads.values())
+            free = ", ".join(f"{load.node} {max(0, (load.memory or 0) - load.used)}" for load in able)
             problems.append(f"cloud_instances.{instance.name}.memory: no node has {instance.memory} MiB left (left: {free}); declare less, or add a node.")
     return placement, problems
 

@@ -52,6 +52,15 @@ def test_what_qemu_is_started_with_fits_in() -> None:
     assert f"{words} ik-node-02 has (4999 MiB)" in refusal(pinned, two_nodes(n2={"memory_mb": 4999}))
 
 
+def test_kvm_only_where_there_is_some() -> None:
+    declaration = talk(**{"instances.web-1.accel": "kvm"})
+    assert make_plan(declaration, two_nodes(n1={"kvm": False}, n2={"kvm": True}))["instances"]["web-1"]["node"] == "ik-node-02"
+    assert make_plan(declaration, two_nodes())["instances"]["web-1"]["node"] == "ik-node-01"  # nobody has said
+    assert "cloud_instances.web-1.accel: kvm is declared, and no node has /dev/kvm" in refusal(declaration, two_nodes(n1={"kvm": False}, n2={"kvm": False}))
+    pinned = talk(**{"instances.web-1.accel": "kvm", "instances.web-1.node": "ik-node-01"})
+    assert "web-1.accel: kvm is declared, and ik-node-01 has no /dev/kvm" in refusal(pinned, two_nodes(n1={"kvm": False}, n2={"kvm": True}))
+
+
 def test_an_instance_stays_where_it_lives_and_keeps_its_address() -> None:
     plan = make_plan(talk(), two_nodes(n2={"instances": {"web-1": lives(["blue"], ["192.168.88.77"])}}))
     assert plan["instances"]["web-1"]["node"] == "ik-node-02"
