@@ -256,7 +256,7 @@ def apply(kind: Kind, changes: list[Change], done: list[Step]) -> dict[str, Comp
 
     What all items share is not removed once one has failed: that item may still need it, and the next run removes both.
 
-    :param done: Filled with the steps that went well.
+    :param done: Filled with the steps that were executed, whether they went well or not.
     :returns: What failed, by item.
     """
     failures: dict[str, ComputeError] = {}
@@ -283,18 +283,20 @@ def _due(change: Change, stage: int, failures: dict[str, ComputeError]) -> list[
 
 
 def _apply_items(work: list[tuple[str, list[Step]]], workers: int, done: list[Step]) -> list[tuple[str, ComputeError | None]]:
-    return side_by_side(lambda entry: _apply_item(*entry, done), work, workers)
+    outcome = side_by_side(lambda entry: _apply_item(*entry), work, workers)
+    for (_name, steps), (_again, error) in zip(work, outcome):
+        done += steps[: error.executed] if error else steps
+    return outcome
 
 
-def _apply_item(name: str, steps: list[Step], done: list[Step]) -> tuple[str, ComputeError | None]:
-    for step in steps:
+def _apply_item(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]:
+    for number, step in enumerate(steps, 1):
         try:
             step.run()
-            done.append(step)
-        except ComputeError as error:
-            return name, error
-        except OSError as error:
-            return name, ComputeError(f"`{step.text}`: {error}")
+        except (ComputeError, OSError) as error:
+            failure = error if isinstance(error, ComputeError) else ComputeError(f"`{step.text}`: {error}")
+            failure.executed = number
+            return name, failure
     return name, None
 
 
@@ -303,7 +305,7 @@ def _apply_batch(steps: list[tuple[str, Ip]], done: list[Step]) -> dict[str, Com
     while steps:
         failed = run_ip_batch([step.line for _name, step in steps])
         index, words = failed or (len(steps), "")
-        done += [step for _name, step in steps[:index]]
+        done += [step for _name, step in steps[: index + 1]]
         if failed is None:
             break
         name, step = steps[index]
@@ -353,10 +355,10 @@ def _text_of(path: str) -> str:
 def _report(
     kind: Kind, changes: list[Change], diff: list[Item], failures: dict[str, ComputeError], done: list[Step] | None, have: dict[str, Found] | None
 ) -> Item:
-    # Of a run in which something failed, only what was done (by identity: equal steps of two items are two).
-    went_well = None if done is None else set(map(id, done))
+    # Of a run in which something failed, only what was executed (by identity: equal steps of two items are two).
+    executed = None if done is None else set(map(id, done))
     ordered = sorted(
-        ((getattr(step, "stage", 0), step.text) for change in changes for step in change.steps if went_well is None or id(step) in went_well),
+        ((getattr(step, "stage", 0), step.text) for change in changes for step in change.steps if executed is None or id(step) in executed),
         key=lambda entry: entry[0],
     )
     touched = [change for change in changes if change.before or change.after]

@@ -11,7 +11,10 @@ class ComputeError(Exception):
 
     :param message: What is wrong and where (names the item).
     :param hint: What to do about it, a sentence, may be empty.
+    :ivar executed: How many of an item's steps were executed when it came, itself among them.
     """
+
+    executed: int = 0
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

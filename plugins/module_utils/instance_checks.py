@@ -15,6 +15,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_works
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.memory import memory_limit, node_memory
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import link_problem, mac_problem, name_problem
 
 Item = dict[str, Any]
@@ -150,13 +151,6 @@ def cross_problems(items: list[Item], layout: Layout) -> list[str]:
             if other != place:
                 found.append(f"{place}: the {what} {value} is taken already by {other}; each may be used once.")
     total = node_memory()
-    for index, item in enumerate(items):
-        if total is not None and qemu.memory_max(item) > total:
-            key = "memory_max" if item.get("memory_max") else "memory"
-            found.append(
-                f"instances[{index}].{key}: {qemu.memory_max(item)} MiB is more than this node has ({total} MiB), and QEMU is started with all of it. "
-                "Declare less."
-            )
     needed = sum(item["memory"] for item in items if item["power"] == "running")
     if total is not None and needed > total:
         index, item = max(enumerate(items), key=lambda entry: entry[1]["memory"])
@@ -187,24 +181,14 @@ def _claims(item: Item, where: str, layout: Layout) -> list[tuple[str, object, s
     return claims
 
 
-def node_memory(path: str = "/proc/meminfo") -> int | None:
-    """Give the node's memory in MiB (MemTotal in proc(5)), or None when it can't be read."""
-    try:
-        with open(path, encoding="ascii") as stream:
-            for line in stream:
-                if line.startswith("MemTotal:"):
-                    return int(line.split()[1]) // 1024
-    except (OSError, ValueError):
-        pass
-    return None
-
-
-def obstacles(items: list[Item], starting: set[str], layout: Layout, as_root: bool) -> list[str]:
+def obstacles(items: list[Item], starting: set[str], plugging: set[str], layout: Layout, as_root: bool) -> list[str]:
     """Say what other modules have to make before these instances can be made and started, each once with who makes it.
 
     :param items: Those that are made or started.
     :param starting: The names of those that are started.
+    :param plugging: The names of those that get something as they run.
     """
+    limit = memory_limit()
     found: dict[str, None] = {}
     for item in items:
         of = f"instance {item['name']}"
@@ -215,9 +199,15 @@ def obstacles(items: list[Item], starting: set[str], layout: Layout, as_root: bo
             found[f"{template} serves another root than {layout.root}; a node has one. Remove that one's instances first, or use its root."] = None
         if as_root and item["user"] != "root":
             _user_obstacles(item["user"], layout, found)
-        if item["name"] not in starting:
+        if item["name"] not in starting | plugging:
             continue
-        works, why = kvm_works(item["user"] if as_root else "") if item["accel"] == "kvm" else (True, "")
+        starts = item["name"] in starting
+        if starts and limit is not None and qemu.memory_max(item) > limit:
+            found[
+                f"{of}: QEMU can't be started with {qemu.memory_max(item)} MiB (memory_max, or memory) on this node, whose memory and swap are {limit} MiB. "
+                "Declare less."
+            ] = None
+        works, why = kvm_works(item["user"] if as_root else "") if starts and item["accel"] == "kvm" else (True, "")
         if not works:
             found[f"{of}: accel is kvm, and KVM does not work on this node ({why}). Declare accel: auto or tcg, or have KVM made to work."] = None
         for path in [qemu.volume(item, layout), *(disk["path"] for disk in qemu.disks(item, layout))]:

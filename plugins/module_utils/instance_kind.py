@@ -89,10 +89,12 @@ class InstanceKind(Kind):
 
     def begin(self, steps: list[Step]) -> None:
         self.starts.begin(steps)
+        self.roll.begin(steps)
 
     def workers_for(self, steps: list[Step]) -> int:
-        restarts = sum(isinstance(step, RestartInstance) for step in steps)
-        return max(self.workers, min(restarts, self.params.get("restart_serial") or restarts))
+        restarts = [step for step in steps if isinstance(step, RestartInstance)]
+        # One that waits for a disk must not keep the one from its turn that has it.
+        return max(self.workers, len(restarts) if any(step.coming for step in restarts) else min(len(restarts), self.roll.serial or len(restarts)))
 
     def settled(self) -> None:
         self.reasons, self.seeds_changed = {}, set()  # those have been restarted, or are seen to wait
@@ -101,11 +103,9 @@ class InstanceKind(Kind):
         if check_mode or self.absent:
             return []
         starting = {change.name for change in changes if any(isinstance(step, StartInstance) for step in change.steps)}
-        starting |= {
-            change.name for change in changes if any(isinstance(step, Ask) and step.command in ("blockdev-add", "netdev_add") for step in change.steps)
-        }
+        plugging = {change.name for change in changes if any(isinstance(step, Ask) and step.command in ("blockdev-add", "netdev_add") for step in change.steps)}
         making = {change.name for change in changes if change.action == "create"}
-        return obstacles([item for name, item in self.items.items() if name in starting | making], starting, self.layout, self.as_root)
+        return obstacles([item for name, item in self.items.items() if name in starting | plugging | making], starting, plugging, self.layout, self.as_root)
 
     def observe(self, items: list[Item]) -> dict[str, Found]:
         layout = self.layout
@@ -362,12 +362,14 @@ class InstanceKind(Kind):
     def _restart(self, item: Item, now: Instance) -> Step:
         managed = now.managed and item["supervisor"] == "systemd"
         start = self._start(item, "restart" if managed else "start")
-        running = {disk["path"] for disk in qemu.describe(now.running or [])["disks"]}
-        coming = tuple(disk["path"] for disk in qemu.disks(item, self.layout) if disk["path"] not in running)
+        has = {disk["path"] for disk in qemu.describe(now.running or [])["disks"]}
+        wants = {disk["path"] for disk in qemu.disks(item, self.layout)}
+        # Of one that is silent nobody knows what it has.
+        coming, going = (tuple(sorted(paths)) if now.truth else () for paths in (wants - has, has - wants))
         halt = None if managed else self._halt(now)
         return RestartInstance(
             start.argv, unit=start.unit, pidfile=start.pidfile, qmp=start.qmp, memory=start.memory, stage=start.stage,
-            name=item["name"], guest=guest_of(item, self.layout), roll=self.roll, halt=halt, coming=coming,
+            name=item["name"], guest=guest_of(item, self.layout), roll=self.roll, halt=halt, coming=coming, going=going,
         )  # fmt: skip
 
     def _start(self, item: Item, verb: str = "start") -> StartInstance:

@@ -163,23 +163,38 @@ class Roll:
     """
 
     def __init__(self, serial: int) -> None:
+        self.serial = serial
         self._turns = threading.Semaphore(serial or 1 << 30)
         self._failed = ""
+        self._giving: set[str] = set()
+
+    def begin(self, steps: list[Step]) -> None:
+        """Hear which restarts are due."""
+        self._giving = {path for step in steps if isinstance(step, RestartInstance) for path in step.going}
+
+    def gives(self, path: str) -> bool:
+        """Tell whether a restart that is still to come, or under way, frees a disk."""
+        return path in self._giving
 
     @contextmanager
-    def turn(self, name: str) -> Iterator[None]:
+    def turn(self, name: str, going: tuple[str, ...] = ()) -> Iterator[None]:
         """Wait for one's turn.
+
+        :param going: Disks that it no longer has after that.
 
         :raises ComputeError: When one before has gone wrong.
         """
         with self._turns:
-            if self._failed:
-                raise ComputeError(f"It was not restarted, since the restart of {self._failed} went wrong.", "Look at that one first.")
             try:
-                yield
-            except ComputeError:
-                self._failed = name
-                raise
+                if self._failed:
+                    raise ComputeError(f"It was not restarted, since the restart of {self._failed} went wrong.", "Look at that one first.")
+                try:
+                    yield
+                except ComputeError:
+                    self._failed = name
+                    raise
+            finally:
+                self._giving -= set(going)
 
 
 @dataclass(frozen=True)
@@ -188,6 +203,7 @@ class RestartInstance(StartInstance):
 
     :ivar halt: What stops it, where ``argv`` only starts it.
     :ivar coming: Disks that it is to have and has not yet: it is not stopped while another has one of them.
+    :ivar going: Disks that it has and is not to have any more.
     """
 
     name: str = ""
@@ -195,14 +211,15 @@ class RestartInstance(StartInstance):
     roll: Roll = field(default_factory=lambda: Roll(0))
     halt: Run | None = None
     coming: tuple[str, ...] = ()
+    going: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         return f"{self.halt.text} && {super().text}" if self.halt else super().text
 
     def run(self) -> None:
-        with self.roll.turn(self.name):
-            self._await_disks()
+        self._await_disks()  # before its turn, which may be the other's that has one
+        with self.roll.turn(self.name, self.going):
             answered = self.guest.answering()
             if self.halt:
                 self.halt.run()
@@ -212,7 +229,7 @@ class RestartInstance(StartInstance):
     def _await_disks(self) -> None:
         until = time.monotonic() + RELEASE_LIMIT
         while taken := [path for path in self.coming if is_locked(path)]:
-            if time.monotonic() >= until:
+            if time.monotonic() >= until and not any(map(self.roll.gives, taken)):
                 raise ComputeError(
                     f"Its disk {taken[0]} is in use by another QEMU, so it was not restarted.", "Run again once that instance was stopped or restarted."
                 )

@@ -151,7 +151,7 @@ def _talk(instance: Instance, layout: Layout) -> None:
         instance.silent = locked_by(layout.instance(f"compute-{instance.id}").pid) == instance.pid
     else:
         instance.running = live.corrected(started, instance.truth, instance.options)
-    # Of what it has now: a disk that was detached is nobody's to lock.
+    # Of what it has now: a disk that was detached is nobody's to lock. Of one that is silent only its own disk is sure to be still there.
     instance.replaced = _replaced(instance, layout)
     instance.stale_seed = pending_seed(layout, f"compute-{instance.id}")
     instance.lost = _lost(instance)
@@ -161,6 +161,8 @@ def _replaced(instance: Instance, layout: Layout) -> list[str]:
     # Only in root's own folder: QEMU can write what it likes over its command line, and is not to choose what is opened.
     disks = [disk for disk in qemu.describe(instance.running or [])["disks"] if os.path.dirname(disk["path"]) == layout.volumes and not disk["readonly"]]
     # Also one that is missing: the same run may be about to make it anew, and check mode is to say the same as that.
+    own = layout.volume(f"compute-{instance.id}")
+    disks = [disk for disk in disks if instance.truth is not None or disk["path"] == own]
     return [
         f"its disk {disk['path']} {'was made anew' if os.path.exists(disk['path']) else 'is not there any more'}" for disk in disks if not _in_use(disk["path"])
     ]

@@ -19,6 +19,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.errors import Comp
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
+from ansible_collections.ikcloud.compute.plugins.module_utils.memory import meminfo, memory_limit
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import LABELS, OWNER
 from ansible_collections.ikcloud.compute.plugins.module_utils.nft import cidr_of
 
@@ -31,7 +32,7 @@ _ROUTE_UP = 0x1
 def read_node(layout: Layout) -> Facts:
     """Read everything that the plan and the role prepare want to know of this node."""
     missing = missing_tools(tuple(PACKAGES))
-    memory = _memory()
+    memory = meminfo()
     disk = _disk(layout.root)
     links = _links()
     instances = {name: instance_facts(instance, layout) for name, instance in sorted(read_instances(layout).items()) if instance.owned}
@@ -48,6 +49,7 @@ def read_node(layout: Layout) -> Facts:
         "kernel": os.uname().release,
         "geneve": _driver("geneve"),
         "vxlan": _driver("vxlan"),
+        "memory_limit_mb": memory_limit(),
         "kvm": os.path.exists("/dev/kvm"),
         "qemu": None if "qemu-system-x86_64" in missing else _qemu_version(),
         "missing_tools": missing,
@@ -88,19 +90,6 @@ def _data_volume(path: str, layout: Layout) -> str:
     folder, file = os.path.split(path)
     name = file[: -len(".img")]
     return name if folder == layout.volumes and file.endswith(".img") and not name.endswith("-seed") and not instance_id(name) else ""
-
-
-def _memory() -> dict[str, int]:
-    found: dict[str, int] = {}
-    try:
-        with open("/proc/meminfo", encoding="ascii") as stream:
-            for line in stream:
-                name, _colon, rest = line.partition(":")
-                if name in ("MemTotal", "MemAvailable"):
-                    found[name] = int(rest.split()[0]) // 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return found
 
 
 def _disk(folder: str) -> tuple[int | None, int | None]:

@@ -63,7 +63,7 @@ def converge_all(params: Item, check_mode: bool) -> Item:
     for name, kind in kinds.items():
         if isinstance(kind, InstanceKind):
             kind.reasons = _restart_reasons(done)
-            kind.seeds_changed = {entry["name"] for entry in done.get("seeds", {}).get("results", []) if entry["action"] != "none"}
+            kind.seeds_changed = {entry["name"] for entry in done.get("seeds", {}).get("results", []) if entry["action"] == "update"}
         try:
             found = engine.converge(kind, check_mode)
         except ComputeError as error:

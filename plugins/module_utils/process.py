@@ -62,6 +62,8 @@ def taps_held(pid: int) -> set[str] | None:
         try:
             with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii", errors="replace") as stream:
                 found |= {line[4:].strip() for line in stream if line.startswith("iff:")}
+        except PermissionError:
+            return None
         except OSError:
             continue  # closed meanwhile
     return found

@@ -61,6 +61,9 @@ node:
     memory_mb:
       description: Its memory in MiB.
       type: int
+    memory_limit_mb:
+      description: MiB that a QEMU can be started with at most, its memory and swap; null where the kernel refuses nothing (C(vm.overcommit_memory=1)).
+      type: int
     memory_available_mb:
       description: Its memory in MiB that is not in use, as the kernel reckons.
       type: int

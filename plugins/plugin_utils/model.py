@@ -155,6 +155,7 @@ class Facts:
     :ivar vnis: The VNIs that it has there, by network: several where something was interrupted, or changed by hand.
     :ivar cidrs: Likewise its addresses (netaddr.IPNetwork).
     :ivar volume_sizes: Bytes, by volume of ours that says how large it is.
+    :ivar memory_limit: MiB that a QEMU can be started with at most, None when unknown or without a limit.
     :ivar kvm: Whether it has /dev/kvm, None when unknown.
     """
 
@@ -169,6 +170,7 @@ class Facts:
     vnis: dict[str, frozenset[int]] = field(default_factory=dict)
     cidrs: dict[str, frozenset[Any]] = field(default_factory=dict)
     volume_sizes: dict[str, int] = field(default_factory=dict)
+    memory_limit: int | None = None
     kvm: bool | None = None
 
 

@@ -47,9 +47,8 @@ def read_nodes(value: object, problems: list[str]) -> dict[str, Node]:
 def read_facts(info: Mapping[str, Any]) -> Facts:
     """Read what node_info returned. What lacks or has another form counts as unknown."""
     tunnels = info.get("tunnels")
-    memory = info.get("memory_mb")
     return Facts(
-        memory if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0 else None,
+        _mib(info.get("memory_mb")),
         _sizes(info.get("images")),
         tuple(network for network in _networks(info.get("underlay_addresses")) if not network.ip.is_loopback() and not network.ip.is_link_local()),
         frozenset(map(str, tunnels)) if isinstance(tunnels, (list, tuple, Mapping)) else None,
@@ -68,8 +67,13 @@ def read_facts(info: Mapping[str, Any]) -> Facts:
         _members(info),
         *_identities(info),
         _sizes(info.get("volumes")),
+        _mib(info.get("memory_limit_mb")),
         info["kvm"] if isinstance(info.get("kvm"), bool) else None,
     )
+
+
+def _mib(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _sizes(disks: object) -> dict[str, int]:
@@ -102,8 +106,17 @@ def _identities(info: Mapping[str, Any]) -> tuple[dict[str, frozenset[int]], dic
         vnis.setdefault(str(name), []).extend(_mapping(tunnel).get("vni") for tunnel in _mapping(_mapping(network).get("tunnels")).values())
     return (
         {name: frozenset(vni for vni in found if isinstance(vni, int) and not isinstance(vni, bool)) for name, found in vnis.items()},
-        {name: frozenset(_networks([network.get("cidr")])) for name, network in recorded.items()},
+        {
+            name: frozenset(cidr for cidr in _networks([network.get("cidr")]) if _credible(cidr, name, _mapping(info.get("instances"))))
+            for name, network in recorded.items()
+        },
     )
+
+
+def _credible(cidr: Any, network: str, instances: Mapping[Any, Any]) -> bool:
+    """Tell whether a network's addresses may be these: some instance's is one of them, or there is none. What a file says may have been edited by hand."""
+    held = [addresses[network] for instance in instances.values() for addresses in [_addresses(_mapping(instance))] if network in addresses]
+    return not held or any(ip.parse_address(address) in cidr for address in held)
 
 
 def _networks(addresses: object) -> list[Any]:

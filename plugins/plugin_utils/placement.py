@@ -16,17 +16,19 @@ class Load:
     """What a node carries while instances are placed.
 
     :ivar memory: MiB in all, None when unknown.
+    :ivar limit: MiB that a QEMU can be started with at most, None when unknown or without a limit.
     :ivar used: MiB of the running instances on it.
     """
 
     node: str
     memory: int | None
+    limit: int | None = None
     used: int = 0
     instances: int = 0
 
     def has_room(self, instance: Instance) -> bool:
         """Tell whether the instance's memory fits in."""
-        return self.memory is None or (self.used + instance.memory <= self.memory and ceiling(instance) <= self.memory)
+        return (self.memory is None or self.used + instance.memory <= self.memory) and (self.limit is None or ceiling(instance) <= self.limit)
 
     def add(self, memory: int) -> None:
         """Count an instance."""
@@ -55,7 +57,7 @@ def place(cloud: Cloud, nodes: Sequence[Node], snapshot: Snapshot, scheduler: Sc
     """
     problems: list[str] = []
     placement = Placement()
-    loads = {node.name: Load(node.name, node.facts.memory if node.facts else None) for node in nodes}
+    loads = {node.name: Load(node.name, node.facts.memory if node.facts else None, node.facts.memory_limit if node.facts else None) for node in nodes}
     missing = [node.name for node in nodes if node.missing]
     if not cloud.purge:
         for name, allocation in snapshot.allocations.items():
@@ -80,11 +82,11 @@ def place(cloud: Cloud, nodes: Sequence[Node], snapshot: Snapshot, scheduler: Sc
             waiting.append(instance)
     _overfull(cloud, placement, loads, problems)
     emulating = {node.name for node in nodes if node.facts and node.facts.kvm is False}
-    problems += [
-        f"cloud_instances.{name}.accel: kvm is declared, and {node} has no /dev/kvm; write accel: auto or tcg, or another node."
-        for name, node in placement.nodes.items()
-        if node in emulating and cloud.instances[name].options.get("accel") == "kvm"
-    ]
+    for name, node in placement.nodes.items():
+        instance = cloud.instances[name]
+        # Of what lives there the node itself says so once it is to be started.
+        if name not in snapshot.allocations and instance.power == "running":
+            problems += _unable(instance, loads[node], node in emulating)
     for instance in waiting:
         able = [load for load in loads.values() if load.node not in emulating or instance.options.get("accel") != "kvm"]
         roomy = [load for load in able if load.has_room(instance)]
@@ -109,6 +111,19 @@ def _settle(instance: Instance, node: str, placement: Placement, loads: dict[str
     loads[node].add(instance.memory if instance.power == "running" else 0)
 
 
+def _unable(instance: Instance, load: Load, emulating: bool) -> list[str]:
+    """Say why a new instance can't be started on the node that it is pinned to."""
+    found = []
+    if emulating and instance.options.get("accel") == "kvm":
+        found.append(f"cloud_instances.{instance.name}.accel: kvm is declared, and {load.node} has no /dev/kvm; write accel: auto or tcg, or another node.")
+    if load.limit is not None and instance.memory <= load.limit < ceiling(instance):
+        found.append(
+            f"cloud_instances.{instance.name}.memory_max: {ceiling(instance)} MiB is more than {load.node} has with its swap ({load.limit} MiB), and QEMU is "
+            "started with all of it; declare less, or another node."
+        )
+    return found
+
+
 def _overfull(cloud: Cloud, placement: Placement, loads: dict[str, Load], problems: list[str]) -> None:
     """Note nodes whose pinned and living instances want more memory than there is."""
     for load in loads.values():
@@ -119,12 +134,6 @@ def _overfull(cloud: Cloud, placement: Placement, loads: dict[str, Load], proble
         problems += [
             f"cloud_instances.{instance.name}.memory: {instance.memory} MiB is more than {load.node} has ({load.memory} MiB); declare less, or another node."
             for instance in alone
-        ]
-        problems += [
-            f"cloud_instances.{instance.name}.memory_max: {ceiling(instance)} MiB is more than {load.node} has ({load.memory} MiB), and QEMU is started with "
-            "all of it; declare less, or another node."
-            for instance in here
-            if instance not in alone and ceiling(instance) > load.memory
         ]
         if load.used > load.memory and not alone:
             named = ", ".join(f"{instance.name} {instance.memory}" for instance in sorted(here, key=lambda instance: -instance.memory)[:10])

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import format_size, parse_size
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Network, Node
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Facts, Network, Node
 
 Lists = Mapping[str, Mapping[str, Any]]
 
@@ -23,29 +23,47 @@ def network_problems(cloud: Cloud, nodes: Sequence[Node]) -> list[str]:
     """Say which networks would get another VNI or other addresses under instances that stay in them."""
     problems = []
     for network in cloud.networks.values():
-        facts = [node.facts for node in nodes if node.facts]
-        vnis = {vni for found in facts for vni in found.vnis.get(network.name, ())}
-        cidrs = {cidr for found in facts for cidr in found.cidrs.get(network.name, ())}
-        # One place that has what is declared is enough: the rest was changed by hand, or is left from a change that was interrupted, and is mended.
-        compared = (("vni", vnis, network.vni), ("cidr", cidrs, network.cidr))
-        changes = [(key, sorted(have), wanted) for key, have, wanted in compared if have and wanted not in have]
-        within = _staying(cloud, network, nodes) if changes else []
-        if within:
-            problems += [_problem(network.name, key, " or ".join(map(str, have)), wanted, within) for key, have, wanted in changes]
+        for key, wanted, of in (("vni", network.vni, _vnis), ("cidr", network.cidr, _cidrs)):
+            had: set[Any] = set()
+            within: list[str] = []
+            for node in nodes:
+                have = of(node.facts, network.name) if node.facts else set()
+                # One place on a node that has what is declared is enough: the rest was changed by hand, or is left from a change that was interrupted,
+                # and is mended.
+                if have and wanted not in have:
+                    had |= have
+                    within += _staying(cloud, network, node)
+            within += _unseen(cloud, network, nodes) if had else []
+            if within:
+                problems.append(_problem(network.name, key, " or ".join(map(str, sorted(had))), wanted, within))
     return problems
 
 
-def _staying(cloud: Cloud, network: Network, nodes: Sequence[Node]) -> list[str]:
-    """Give the instances that are in the network and stay in it, running or not, with their nodes."""
+def _vnis(facts: Facts, network: str) -> set[Any]:
+    return set(facts.vnis.get(network, ()))
+
+
+def _cidrs(facts: Facts, network: str) -> set[Any]:
+    # Where the gateway is the bridge tells them too.
+    return {*facts.cidrs.get(network, ()), *(address.cidr for address in facts.networks.get(network, ()))}
+
+
+def _staying(cloud: Cloud, network: Network, node: Node) -> list[str]:
+    """Give the instances on a node that are in the network and stay in it, running or not."""
+    found = []
+    for name in sorted(node.facts.members.get(network.name, ())) if node.facts else ():
+        instance = cloud.instances.get(name)
+        # What is not declared any more goes in this run with a purge, and else goes on as it is.
+        if instance.uses(network.name) if instance else not cloud.purge:
+            found.append(f"{name} on {node.name}")
+    return found
+
+
+def _unseen(cloud: Cloud, network: Network, nodes: Sequence[Node]) -> list[str]:
+    """Give the instances that may be in the network on a node that is missing."""
     missing = [node.name for node in nodes if node.missing]
     seen = {name for node in nodes if node.facts for names in node.facts.members.values() for name in names}
     found = []
-    for node in nodes:
-        for name in sorted(node.facts.members.get(network.name, ())) if node.facts else ():
-            instance = cloud.instances.get(name)
-            # What is not declared any more goes in this run with a purge, and else goes on as it is.
-            if instance.uses(network.name) if instance else not cloud.purge:
-                found.append(f"{name} on {node.name}")
     for instance in cloud.instances.values():
         maybe = [name for name in missing if instance.node in (None, name)]
         if maybe and instance.name not in seen and instance.uses(network.name):

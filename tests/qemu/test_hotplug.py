@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine, instance_kind, instance_steps, live_steps, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine, instance_kind, instance_steps, live, live_steps, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
@@ -259,7 +259,10 @@ def test_a_disk_moves_from_one_that_is_restarted(root: Path, run: Converge, volu
     assert not run(want, restart="when_required")["changed"]
 
 
-def test_a_disk_that_its_guest_keeps_moves_by_the_restart_that_is_due(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_disk_that_its_guest_keeps_moves_by_the_restart_that_is_due(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, order: int
+) -> None:
     """The guest has no system that would let go. Who is to get the disk is not stopped for it as long as the other has it."""
     monkeypatch.setattr(live_steps, "UNPLUG_LIMIT", 0.5)
     monkeypatch.setattr(live_steps, "RELEASE_LIMIT", 0.5)
@@ -270,21 +273,34 @@ def test_a_disk_that_its_guest_keeps_moves_by_the_restart_that_is_due(root: Path
     run([machine(volumes=[moved]), machine("two")])
     first, second = settled(root).pid, read_instances(Layout(str(root)), units=False)["two"].pid
     # Only the one that is to get it may be restarted.
-    want = [machine(), machine("two", volumes=[moved], vnc="none", restart="when_required")]
+    want = [machine(), machine("two", volumes=[moved], vnc="none", restart="when_required")][::order]
     done = run(want)
     assert {found["name"]: "error" in found for found in done["results"]} == {"one": True, "two": True}
     assert "so it was not restarted" in done["msg"] or "lock" in done["msg"]
     now = read_instances(Layout(str(root)), units=False)
     assert (now["one"].pid, now["two"].pid) == (first, second)
     # Both may, and both are due.
-    want = [machine(vnc="none"), want[1]]
+    want = [machine(vnc="none"), machine("two", volumes=[moved], vnc="none")][::order]
     done = run(want, restart="when_required", restart_serial=1)
-    if "msg" in done:  # the turn of the one came before the other's
-        done = run(want, restart="when_required")
     assert "msg" not in done and not run(want, restart="when_required")["changed"]
     now = read_instances(Layout(str(root)), units=False, talk=True)
     assert {first, second}.isdisjoint({now["one"].pid, now["two"].pid, 0})
     assert moved["path"] in [disk["path"] for disk in qemu.describe(now["two"].running or [])["disks"]]
+
+
+def test_one_that_is_silent_is_restarted_whatever_it_has(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that was plugged in later is not on its command line; that it is locked is its own doing."""
+    disk, want = volume(ID), machine(volumes=[{"path": str(volume("0000000a"))}])
+    run([machine()])
+    run([want])
+    pid = settled(root).pid
+    disk.rename(root / "former.img")
+    volume(ID)
+    with monkeypatch.context() as patch:
+        patch.setattr(live, "ask", lambda path, started: None)
+        done = run([want], restart="when_required")
+        assert read_instances(Layout(str(root)), units=False)["one"].pid not in (0, pid), done
+    assert "msg" not in run([want]) and not run([want])["changed"]
 
 
 def test_memory_at_the_next_boot(root: Path, run: Converge, volume: Volume) -> None:

@@ -44,12 +44,16 @@ def test_memory_of_a_node_is_never_exceeded_by_what_is_pinned() -> None:
 
 def test_what_qemu_is_started_with_fits_in() -> None:
     declaration = talk(**{"instances.web-1.memory": 1024, "instances.web-1.memory_max": "5000"})
-    plan = make_plan(declaration, two_nodes(n1={"memory_mb": 4999}, n2={"memory_mb": 5000}))
-    assert plan["instances"]["web-1"]["node"] == "ik-node-02"
+    small, swapping = {"memory_mb": 2048, "memory_limit_mb": 4999}, {"memory_mb": 2048, "memory_limit_mb": 5000}
+    assert make_plan(declaration, two_nodes(n1=small, n2=swapping))["instances"]["web-1"]["node"] == "ik-node-02"
+    assert make_plan(declaration, two_nodes(n1={"memory_mb": 2048, "memory_limit_mb": None}))["instances"]["web-1"]["node"] == "ik-node-01"
     words = "cloud_instances.web-1.memory_max: 5000 MiB is more than"
-    assert f"{words} any node with room for it has" in refusal(declaration, two_nodes(n1={"memory_mb": 4999}, n2={"memory_mb": 512}))
+    assert f"{words} any node with room for it has" in refusal(declaration, two_nodes(n1=small, n2={"memory_mb": 512}))
     pinned = talk(**{"instances.web-1.memory": 1024, "instances.web-1.memory_max": 5000, "instances.web-1.node": "ik-node-02"})
-    assert f"{words} ik-node-02 has (4999 MiB)" in refusal(pinned, two_nodes(n2={"memory_mb": 4999}))
+    assert f"{words} ik-node-02 has with its swap (4999 MiB)" in refusal(pinned, two_nodes(n2=small))
+    # What lives there may run on, and what is off is not started.
+    assert not refusal(pinned, two_nodes(n2={**small, "instances": {"web-1": lives(["blue"], ["192.168.88.77"])}}))
+    assert not refusal({**pinned, "instances": {"web-1": {**pinned["instances"]["web-1"], "power": "stopped"}}}, two_nodes(n2=small))
 
 
 def test_kvm_only_where_there_is_some() -> None:

@@ -130,6 +130,24 @@ def test_what_was_changed_by_hand_or_interrupted_is_mended() -> None:
     assert "89 is declared and 5 or 7 or 88 is there" in samples.refusal(talk(**VNI), nodes)
 
 
+def test_a_file_that_was_edited_where_nothing_else_tells_is_mended() -> None:
+    nodes = there()
+    for spec in nodes.values():
+        spec["info"]["recorded"]["blue"]["cidr"] = "10.1.0.0/16"
+    assert not samples.refusal(talk(), nodes)
+
+
+def test_what_another_node_has_by_now_does_not_count() -> None:
+    """Made with another VNI beside a node that was missing, a network is not remade under the instances there once that is back."""
+    nodes = there()
+    blue = nodes["ik-node-01"]["info"]
+    blue["recorded"]["blue"]["vni"] = 89
+    for tunnel in blue["networks"]["blue"]["tunnels"].values():
+        tunnel["vni"] = 89
+    message = samples.refusal(talk(**VNI), nodes)
+    assert "89 is declared and 88 is there" in message and "web-2 on ik-node-02. Write" in message
+
+
 def test_what_may_be_on_a_node_that_is_missing_holds_it() -> None:
     nodes = there(missing="ik-node-02")
     message = samples.refusal(talk(**{"instances.web-1.network": "green"}, **VNI), nodes)
