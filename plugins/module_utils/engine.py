@@ -23,6 +23,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Ip, S
 DEFAULT_ROOT = "/var/lib/compute-service"
 EFFECTS = {"create": "create", "update": "live", "delete": "destroy"}
 Item = dict[str, Any]
+Work = tuple[str, list[Step]]  # an item's name, and its steps
 
 
 @dataclass
@@ -121,8 +122,9 @@ class Kind:
         """Say that something that is not ours stands in the way of a declared item."""
         return f"{self.noun} {name}: ikcloud.compute did not make what is there under this name, and leaves it alone. Rename it or remove it."
 
-    def begin(self, steps: list[Step]) -> None:
-        """Hear which items' steps are about to run side by side: what one process can do for all of them is done here."""
+    def begin(self, work: list[Work]) -> list[Work]:
+        """Hear which items' steps are about to run side by side, and put them in order: what one process can do for all of them is done here."""
+        return work
 
     def workers_for(self, steps: list[Step]) -> int:
         """Say how many items' steps may run side by side, of these that are due."""
@@ -266,9 +268,8 @@ def apply(kind: Kind, changes: list[Change], done: list[Step]) -> dict[str, Comp
             due = {change.name: steps for change in changes if change.shared is shared for steps in [_due(change, stage, failures)] if steps}
             batched = {name: steps for name, steps in due.items() if all(isinstance(step, Ip) for step in steps)}
             failures.update(_apply_batch([(name, step) for name, steps in batched.items() for step in steps if isinstance(step, Ip)], done))
-            rest = [(name, steps) for name, steps in due.items() if name not in batched]
+            rest = kind.begin([(name, steps) for name, steps in due.items() if name not in batched])
             about = [step for _name, steps in rest for step in steps]
-            kind.begin(about)
             for name, error in _apply_items(rest, kind.workers_for(about), done):
                 if error:
                     failures[name] = error
@@ -282,7 +283,7 @@ def _due(change: Change, stage: int, failures: dict[str, ComputeError]) -> list[
     return [] if change.postponed or change.name in failures else steps
 
 
-def _apply_items(work: list[tuple[str, list[Step]]], workers: int, done: list[Step]) -> list[tuple[str, ComputeError | None]]:
+def _apply_items(work: list[Work], workers: int, done: list[Step]) -> list[tuple[str, ComputeError | None]]:
     outcome = side_by_side(lambda entry: _apply_item(*entry), work, workers)
     for (_name, steps), (_again, error) in zip(work, outcome):
         done += steps[: error.executed] if error else steps

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind, Work
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.guest import guest_of
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_checks import cross_problems, item_problems, obstacles
@@ -87,14 +87,13 @@ class InstanceKind(Kind):
             "remove that."
         )
 
-    def begin(self, steps: list[Step]) -> None:
-        self.starts.begin(steps)
-        self.roll.begin(steps)
+    def begin(self, work: list[Work]) -> list[Work]:
+        self.starts.begin([step for _name, steps in work for step in steps])
+        return self.roll.begin(work)
 
     def workers_for(self, steps: list[Step]) -> int:
-        restarts = [step for step in steps if isinstance(step, RestartInstance)]
-        # One that waits for a disk must not keep the one from its turn that has it.
-        return max(self.workers, len(restarts) if any(step.coming for step in restarts) else min(len(restarts), self.roll.serial or len(restarts)))
+        restarts = sum(isinstance(step, RestartInstance) for step in steps)
+        return max(self.workers, min(restarts, self.params.get("restart_serial") or restarts))
 
     def settled(self) -> None:
         self.reasons, self.seeds_changed = {}, set()  # those have been restarted, or are seen to wait

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qmp, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
+from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Work
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import RELEASE_LIMIT
@@ -163,38 +164,54 @@ class Roll:
     """
 
     def __init__(self, serial: int) -> None:
-        self.serial = serial
         self._turns = threading.Semaphore(serial or 1 << 30)
         self._failed = ""
-        self._giving: set[str] = set()
+        self._giving: dict[str, str] = {}  # disks that a restart is to free, and whose
+        self._under_way: set[str] = set()
 
-    def begin(self, steps: list[Step]) -> None:
-        """Hear which restarts are due."""
-        self._giving = {path for step in steps if isinstance(step, RestartInstance) for path in step.going}
-
-    def gives(self, path: str) -> bool:
-        """Tell whether a restart that is still to come, or under way, frees a disk."""
-        return path in self._giving
+    def begin(self, work: list[Work]) -> list[Work]:
+        """Hear which restarts are due, and put those first that free a disk for others."""
+        restarts = {name: step for name, steps in work for step in steps if isinstance(step, RestartInstance)}
+        self._giving = {path: name for name, step in restarts.items() for path in step.going}
+        left: dict[str, list[Step]] = dict(work)
+        ordered: list[Work] = []
+        while left:
+            free = [name for name in left if name not in restarts or not {self._giving.get(path) for path in restarts[name].coming} & (set(left) - {name})]
+            first = (free or list(left))[0]  # two that exchange their disks are left to fail
+            ordered.append((first, left.pop(first)))
+        return ordered
 
     @contextmanager
-    def turn(self, name: str, going: tuple[str, ...] = ()) -> Iterator[None]:
+    def turn(self, name: str, coming: tuple[str, ...] = ()) -> Iterator[None]:
         """Wait for one's turn.
 
-        :param going: Disks that it no longer has after that.
-
-        :raises ComputeError: When one before has gone wrong.
+        :param coming: Disks that nobody else is to have by then.
+        :raises ComputeError: When one before has gone wrong, or a disk is not freed.
         """
         with self._turns:
             try:
                 if self._failed:
                     raise ComputeError(f"It was not restarted, since the restart of {self._failed} went wrong.", "Look at that one first.")
+                self._await(coming)
+                self._under_way.add(name)
                 try:
                     yield
                 except ComputeError:
                     self._failed = name
                     raise
             finally:
-                self._giving -= set(going)
+                self._under_way.discard(name)
+
+    def _await(self, coming: tuple[str, ...]) -> None:
+        until = time.monotonic() + RELEASE_LIMIT
+        while taken := [path for path in coming if is_locked(path)]:
+            # The other is just being restarted, and its guest takes its time.
+            freed = any(self._giving.get(path) in self._under_way for path in taken)
+            if time.monotonic() >= until and not freed:
+                raise ComputeError(
+                    f"Its disk {taken[0]} is in use by another QEMU, so it was not restarted.", "Run again once that instance was stopped or restarted."
+                )
+            time.sleep(0.1)
 
 
 @dataclass(frozen=True)
@@ -218,19 +235,9 @@ class RestartInstance(StartInstance):
         return f"{self.halt.text} && {super().text}" if self.halt else super().text
 
     def run(self) -> None:
-        self._await_disks()  # before its turn, which may be the other's that has one
-        with self.roll.turn(self.name, self.going):
+        with self.roll.turn(self.name, self.coming):
             answered = self.guest.answering()
             if self.halt:
                 self.halt.run()
             super().run()
             self.guest.wait(answered)
-
-    def _await_disks(self) -> None:
-        until = time.monotonic() + RELEASE_LIMIT
-        while taken := [path for path in self.coming if is_locked(path)]:
-            if time.monotonic() >= until and not any(map(self.roll.gives, taken)):
-                raise ComputeError(
-                    f"Its disk {taken[0]} is in use by another QEMU, so it was not restarted.", "Run again once that instance was stopped or restarted."
-                )
-            time.sleep(0.1)

@@ -288,6 +288,24 @@ def test_a_disk_that_its_guest_keeps_moves_by_the_restart_that_is_due(
     assert moved["path"] in [disk["path"] for disk in qemu.describe(now["two"].running or [])["disks"]]
 
 
+def test_two_that_exchange_their_disks_do_not_wait_for_each_other_for_ever(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their guests keep them: it takes a moment at which both are off."""
+    monkeypatch.setattr(live_steps, "UNPLUG_LIMIT", 0.5)
+    monkeypatch.setattr(live_steps, "RELEASE_LIMIT", 0.5)
+    monkeypatch.setattr(instance_steps, "RELEASE_LIMIT", 0.5)
+    volume(ID)
+    volume(short_id("instance", "two"))
+    these, those = ([{"path": str(volume(name)), "format": "qcow2"}] for name in ("0000000a", "0000000b"))
+    run([machine(volumes=these), machine("two", volumes=those)])
+    pids = {name: now.pid for name, now in read_instances(Layout(str(root)), units=False).items()}
+    want = [machine(volumes=those, vnc="none"), machine("two", volumes=these, vnc="none")]
+    for serial in (1, 0):
+        assert "is in use by another QEMU, so it was not restarted" in run(want, restart="when_required", restart_serial=serial)["msg"]
+        assert {name: now.pid for name, now in read_instances(Layout(str(root)), units=False).items()} == pids
+    run([{**one, "power": "stopped"} for one in want])
+    assert "msg" not in run(want) and not run(want)["changed"]
+
+
 def test_one_that_is_silent_is_restarted_whatever_it_has(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that was plugged in later is not on its command line; that it is locked is its own doing."""
     disk, want = volume(ID), machine(volumes=[{"path": str(volume("0000000a"))}])
