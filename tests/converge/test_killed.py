@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -142,6 +143,11 @@ def points_of(calls: list[Any]) -> list[Kill]:
     return points
 
 
+def modes(points: dict[str, dict[str, list[Kill]]]) -> dict[str, dict[str, Counter[str]]]:
+    """Count the points by their mode, of each scenario and node."""
+    return {scenario: {name: Counter(str(point["mode"]) for point in listed) for name, listed in nodes.items()} for scenario, nodes in points.items()}
+
+
 def numbers(text: str, most: int) -> Iterator[int]:
     """Give the rounds that are named, such as ``1-8,50`` or, each eighth, ``1-999/8``, counted from 0."""
     for part in text.split(","):
@@ -161,7 +167,9 @@ def test_killed_anywhere(labs: Callable[[int], list[Lab]], say: Say) -> None:
             counted = {name: len(listed) for name, listed in nodes.items()}
             say(f"{scenario}: {sum(counted.values())} points, {counted}")
         for lane in lanes[1:]:
-            assert [point["mode"] for point in every(lane.points)] == [point["mode"] for point in every(points)], "an undisturbed run is not the same twice"
+            # By their numbers, which are of each mode: in which order two threads come to theirs is a matter of luck.
+            assert modes(lane.points) == modes(points), "an undisturbed run is not the same twice"
+            lane.points = points
         rounds = list(numbers(os.environ.get("IKCLOUD_POINTS") or f"1-{lanes[0].rounds}", lanes[0].rounds))
         waiting = iter(rounds)
 
