@@ -19,6 +19,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.engine import argu
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
 
 Converge = Callable[..., dict[str, Any]]
 
@@ -63,3 +64,19 @@ def volume(root: Path) -> Callable[[str], Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def obliging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a guest does when it is asked to let go of a device, write to the ejection port, is done for it by QEMU's monitor."""
+    execute = Qmp.execute
+
+    def ejecting(self: Qmp, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        done = execute(self, command, arguments)
+        if command == "device_del" and arguments:
+            devices = execute(self, "query-pci")[0]["devices"]
+            slot = next(device["slot"] for device in devices if device["qdev_id"] == arguments["id"])
+            execute(self, "human-monitor-command", {"command-line": f"o/w 0xae08 {1 << slot}"})  # QEMU's docs/specs/acpi_pci_hotplug
+        return done
+
+    monkeypatch.setattr(Qmp, "execute", ejecting)

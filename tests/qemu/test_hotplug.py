@@ -213,22 +213,6 @@ def test_guest_that_does_not_let_go(root: Path, run: Converge, volume: Volume, m
     assert not run([machine(nics=[USER])])["changed"]
 
 
-@pytest.fixture
-def obliging(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a guest does when it is asked to let go of a device, write to the ejection port, is done for it by QEMU's monitor."""
-    execute = Qmp.execute
-
-    def ejecting(self: Qmp, command: str, arguments: dict[str, Any] | None = None) -> Any:
-        done = execute(self, command, arguments)
-        if command == "device_del" and arguments:
-            devices = execute(self, "query-pci")[0]["devices"]
-            slot = next(device["slot"] for device in devices if device["qdev_id"] == arguments["id"])
-            execute(self, "human-monitor-command", {"command-line": f"o/w 0xae08 {1 << slot}"})  # QEMU's docs/specs/acpi_pci_hotplug
-        return done
-
-    monkeypatch.setattr(Qmp, "execute", ejecting)
-
-
 @pytest.mark.usefixtures("obliging")
 def test_a_disk_that_was_detached_is_not_missed(root: Path, run: Converge, volume: Volume) -> None:
     """It stands on the command line, and nobody has it open any more."""
