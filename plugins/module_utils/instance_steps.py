@@ -173,11 +173,11 @@ class Roll:
         """Hear which restarts are due, and put those first that free a disk for others."""
         restarts = {name: step for name, steps in work for step in steps if isinstance(step, RestartInstance)}
         self._giving = {path: name for name, step in restarts.items() for path in step.going}
-        left: dict[str, list[Step]] = dict(work)
-        ordered: list[Work] = []
+        waits = {name: {self._giving[path] for path in step.coming if path in self._giving} for name, step in restarts.items()}
+        left, ordered = dict(work), []
         while left:
-            free = [name for name in left if name not in restarts or not {self._giving.get(path) for path in restarts[name].coming} & (set(left) - {name})]
-            first = (free or list(left))[0]  # two that exchange their disks are left to fail
+            # Of two that exchange their disks neither is first: they are left to fail.
+            first = next((name for name in left if not waits.get(name, set()) & left.keys()), next(iter(left)))
             ordered.append((first, left.pop(first)))
         return ordered
 
