@@ -6,7 +6,8 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.venv/collections
 export PYTHONPATH := $(CURDIR)/.venv/collections:$(CURDIR)/tests/tools
 export PYTHONDONTWRITEBYTECODE := 1
 
-LAYERS ?= lint unit real artifact examples playbooks pairs kill molecule
+# Of make test and make test-all; all of them where none is named.
+LAYERS ?=
 INVENTORY ?= inventory/lab
 # Of make lab-up: vm, or container; and how many nodes.
 KIND := $(or $(KIND),$(IKCLOUD_LAB_KIND),vm)
@@ -15,7 +16,7 @@ export NODES
 export IKCLOUD_LAB_KIND := $(KIND)
 
 help: ## Show this
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: ## Make the Python environment in .venv
 	@tests/tools/venv
@@ -29,66 +30,49 @@ lab-up: venv ## Start the nodes (KIND=vm or container, NODES=2), after building 
 lab-down: venv ## Stop the nodes and remove their state
 	python -m lab down
 
-# The same pairs each time.
-test: export SEED ?= 20261123
-test: venv ## Run the tests (LAYERS="lint unit" for some)
-	@tests/tools/layers $(LAYERS)
+test: venv ## Run the tests, of the long layers a short round (LAYERS="lint unit" for some)
+	@tests/tools/layers.py --test $(LAYERS)
+
+test-all: venv ## Run all of the tests that have not passed with what they depend on as it is (AGAIN=1: those too)
+	@tests/tools/layers.py --all $(if $(AGAIN),--again) $(LAYERS)
+
+test-table: venv ## Show which layers of test-all have passed, and at which commit
+	@tests/tools/layers.py --table
 
 lint: venv ## Check style, types and documentation
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-sanity lint-ansible lint-python
-
-lint-python:
-	ruff check .
-	ruff format --check .
-	mypy lab tests/tools
-	MYPYPATH=tests/bench:. mypy tests/bench
-	MYPYPATH=.venv/collections mypy -p ansible_collections.ikcloud.compute.plugins
-	yamllint --strict .
-	antsibull-changelog lint
-
-lint-ansible:
-	ansible-lint --strict
-
-lint-sanity:
-	tests/tools/sanity
+	@tests/tools/layers.py lint
 
 unit: venv ## Run the tests that take neither root nor a node
-	python -m pytest -q tests/unit
+	@tests/tools/layers.py unit
 
 real: venv ## Run the tests against this machine's own tools, in namespaces and folders of their own
-	tests/tools/packages
-	python -m pytest -q --numprocesses 3 --dist worksteal $(wildcard $(addprefix tests/,netns storage qemu refusals))
+	@tests/tools/layers.py real
 
-kill: venv ## Kill site at every step there is, on nodes that are containers, and look whether the next run mends it (POINTS=1-50 for some)
-	tests/tools/packages
-	IKCLOUD_POINTS=$(POINTS) python -m pytest -q tests/converge/test_killed.py tests/converge/test_killed_controller.py
+kill: venv ## Kill site at every step there is, on nodes that are containers, and look whether the next run fixes it (POINTS=1-50 for some)
+	@IKCLOUD_POINTS=$(POINTS) tests/tools/layers.py kill
 
 pairs: venv ## Go from one random declaration to the next, and edit by hand: what plan lists is what site does (PAIRS=200 SEED=…)
-	tests/tools/packages
-	IKCLOUD_PAIRS=$(PAIRS) IKCLOUD_SEED=$(SEED) python -m pytest -q tests/converge/test_by_hand.py tests/converge/test_plan_is_done.py
+	@IKCLOUD_PAIRS=$(PAIRS) IKCLOUD_SEED=$(SEED) tests/tools/layers.py pairs
 
 playbooks: venv ## Run the playbooks that act on instances, and look at the guests (in containers; KIND=vm for the vm lab)
-	tests/tools/packages
-	python -m pytest -q tests/lifecycle/test_playbooks.py
+	@tests/tools/layers.py playbooks
 
 guests: venv ## Change, restart and rebuild guests with somebody logged in (in containers; KIND=vm for the vm lab)
-	tests/tools/packages
-	python -m pytest -q tests/lifecycle/test_live_in_lab.py
+	@tests/tools/layers.py guests
+
+artifact: venv ## Build the collection, install it into an empty folder, and use it from there
+	@tests/tools/layers.py artifact
+
+examples: venv ## Run the documentation's examples, on nodes that are containers
+	@tests/tools/layers.py examples
+
+molecule: venv ## Run the cloud on the two nodes and look at all of it
+	@tests/tools/layers.py molecule
 
 bench: venv ## Measure site beside the bare commands, libvirt and a loop over community.libvirt (MANY=20 MOST=100 ROUNDS=3)
 	IKCLOUD_MANY=$(MANY) IKCLOUD_MOST=$(MOST) IKCLOUD_ROUNDS=$(ROUNDS) python -m pytest -q tests/bench
 
-artifact: venv ## Build the collection, install it into an empty folder, and use it from there
-	tests/tools/artifact
-
-examples: venv ## Run the documentation's examples, on nodes that are containers
-	tests/tools/packages
-	tests/tools/examples
-
-molecule: venv ## Run the cloud on the two nodes and look at all of it
-	tests/tools/molecule
-
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
 
-.PHONY: help venv demo lab-up lab-down test lint lint-python lint-ansible lint-sanity unit real kill pairs playbooks guests bench artifact examples molecule clean
+.PHONY: help venv demo lab-up lab-down test test-all test-table lint unit real kill pairs playbooks guests bench artifact examples molecule clean

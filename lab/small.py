@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The small guest's root, picked out of the node's: busybox, dropbear with its libraries, a few kernel modules."""
+"""The small guest's root, picked out of the node's: busybox, dropbear and ping with their libraries, a few kernel modules."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from .initramfs import FILES, find_busybox, module_bytes, module_files
 MODULES = ("virtio_net", "isofs", "button", "evdev", "virtio_rng", "virtio_balloon", "af_packet")
 _LOADER = "ld-linux-x86-64.so.2"
 _LIBRARIES = "lib/x86_64-linux-gnu"  # where that loader looks
+# busybox's ping can't be told not to fragment. In usr/bin it is found before that one.
+_PROGRAMS = ("usr/sbin/dropbear", "usr/bin/dropbearkey", "usr/bin/ping")
 _DIRECTORIES = (
     "bin", "dev", "etc/acpi/PWRF", "etc/dropbear", "home", "lib/modules/lab", "lib64", "proc", "root", "run", "sbin",
     "sys", "tmp", "usr/bin", "usr/lib/lab", "usr/sbin", "var/log",
@@ -44,7 +46,7 @@ def pick_small_root(root: Path, target: Path) -> None:
     for script in ("seed-reader", "seed-apply"):
         tree.copy(target, f"usr/lib/lab/{script}", FILES / script)
     _busybox(root, target)
-    _dropbear(root, target)
+    _programs(root, target)
     for index, path in enumerate(module_files(root, MODULES)):
         name = path.name.split(".ko", 1)[0]
         tree.write(target, f"lib/modules/lab/{index:02d}-{name}.ko", module_bytes(path))
@@ -59,19 +61,18 @@ def _busybox(root: Path, target: Path) -> None:
             tree.link(target, line, "/bin/busybox")
 
 
-def _dropbear(root: Path, target: Path) -> None:
-    for program in ("usr/sbin/dropbear", "usr/bin/dropbearkey"):
-        tree.copy(target, program, root / program)
-    # The root's own loader lists what the program needs, out of the root's own libraries.
+def _programs(root: Path, target: Path) -> None:
+    # The root's own loader lists what a program needs, out of the root's own libraries.
     # (/lib64/ld-linux… itself is an absolute link in some releases, and would lead to this machine's.)
     places = [root / _LIBRARIES, root / "usr" / _LIBRARIES]
     loader = next((place / _LOADER for place in places if (place / _LOADER).is_file()), None)
     if loader is None:
         raise LabError("the root has no dynamic loader")
-    listed = run([loader, "--library-path", ":".join(map(str, places)), "--list", root / "usr/sbin/dropbear"])
-    for line in listed.splitlines():
-        words = line.split()
-        if "=>" in words:
-            # Only the name: the loader lists itself by an absolute path.
-            tree.copy(target, f"{_LIBRARIES}/{Path(words[0]).name}", Path(words[2]))
     tree.copy(target, f"lib64/{_LOADER}", loader)
+    for program in _PROGRAMS:
+        tree.copy(target, program, root / program)
+        for line in run([loader, "--library-path", ":".join(map(str, places)), "--list", root / program]).splitlines():
+            words = line.split()
+            if "=>" in words:
+                # Only the name: the loader lists itself by an absolute path.
+                tree.copy(target, f"{_LIBRARIES}/{Path(words[0]).name}", Path(words[2]))

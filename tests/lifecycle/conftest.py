@@ -25,7 +25,8 @@ KIND = os.environ.get("KIND") or "container"
 # There a guest is emulated by a machine that is emulated.
 PATIENCE = 1 if KIND == "container" else 5
 SMALL = {"image": "small", "memory": 128, "disk": "256M"}
-ADDRESSES = {"web-1": "192.168.88.101", "web-2": "192.168.88.102", "far-1": "192.168.88.103"}
+ADDRESSES = {"web-1": "192.168.88.101", "web-2": "192.168.88.102", "far-1": "192.168.88.103", "deb-1": "192.168.88.104"}
+SMALL_GUESTS = ("web-1", "web-2", "far-1")
 CLOUD: dict[str, Any] = {
     "cloud_networks": {"blue": {"vni": 88, "cidr": "192.168.88.0/24"}, "green": {"vni": 99, "cidr": "192.168.99.0/24"}},
     "cloud_instances": {
@@ -44,8 +45,8 @@ class Lab:
         self.run_folder, self.folder = run, folder
         self.cloud = copy.deepcopy(CLOUD)
         self.environment = {
-            **os.environ, "IKCLOUD_LAB_KIND": KIND, "NODES": "2", "IKCLOUD_LAB_RUN": str(run), "IKCLOUD_LAB_SSH_PORT": "24101",
-            "IKCLOUD_LAB_HTTP_PORT": "24180", "IKCLOUD_LAB_UNDERLAY_PORT": "24201", "ANSIBLE_NOCOLOR": "1",
+            "IKCLOUD_LAB_SSH_PORT": "24101", "IKCLOUD_LAB_HTTP_PORT": "24180", "IKCLOUD_LAB_UNDERLAY_PORT": "24201",
+            **os.environ, "IKCLOUD_LAB_KIND": KIND, "NODES": "2", "IKCLOUD_LAB_RUN": str(run), "ANSIBLE_NOCOLOR": "1",
         }  # fmt: skip
 
     def lab(self, *words: str) -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import ADDRESSES, NODE, OTHER, PATIENCE, Lab, squeezed
+from conftest import ADDRESSES, NODE, OTHER, PATIENCE, SMALL_GUESTS, Lab, squeezed
 
 
 class Session:
@@ -132,7 +132,7 @@ def test_what_needs_a_restart_is_pending_until_it_may(lab: Lab, session: Session
 def test_restarts_are_rolled(lab: Lab) -> None:
     """The network's MTU is what guests read at boot: pending for all, then one after another, each up before the next."""
     lab.cloud["cloud_networks"]["blue"]["mtu"] = 1400
-    for name in ADDRESSES:
+    for name in SMALL_GUESTS:
         lab.guest(name, "true")
     lab.play("site")
     pending = {entry["name"]: entry["reason"] for entry in lab.plan()["entries"]}
@@ -143,7 +143,7 @@ def test_restarts_are_rolled(lab: Lab) -> None:
     starts = [lab.started(name, node) for name, node in (("web-1", NODE), ("web-2", NODE), ("far-1", OTHER))]
     print("seconds between the restarts:", [round(after - before, 1) for before, after in zip(starts, starts[1:])])
     assert all(after - before > 3 for before, after in zip(starts, starts[1:]))
-    for name in ADDRESSES:
+    for name in SMALL_GUESTS:
         assert "1400" in lab.guest(name, "cat /sys/class/net/eth*/mtu")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from conftest import ADDRESSES, CLOUD, Lab, squeezed
+from conftest import ADDRESSES, CLOUD, NODE, OTHER, SMALL_GUESTS, Lab, squeezed
 
 BOOT = "cat /proc/sys/kernel/random/boot_id"
 # The guest lives in its memory; these are sectors of its disk that nothing else writes.
@@ -26,7 +26,7 @@ def _cloud(lab: Lab) -> None:
     lab.play("teardown")
     lab.cloud = copy.deepcopy(CLOUD)
     lab.settle()
-    for name in ADDRESSES:
+    for name in SMALL_GUESTS:
         lab.guest(name, "true")
 
 
@@ -54,10 +54,10 @@ def test_pause_and_resume(lab: Lab) -> None:
 
 
 def test_reboot(lab: Lab) -> None:
-    boots = {name: lab.guest(name, BOOT) for name in ADDRESSES}
+    boots = {name: lab.guest(name, BOOT) for name in SMALL_GUESTS}
     lab.play("reboot", instances="web-1,far-1")
-    after = {name: lab.guest(name, BOOT) for name in ADDRESSES}
-    assert {name for name in ADDRESSES if after[name] != boots[name]} == {"web-1", "far-1"}
+    after = {name: lab.guest(name, BOOT) for name in SMALL_GUESTS}
+    assert {name for name in SMALL_GUESTS if after[name] != boots[name]} == {"web-1", "far-1"}
 
 
 def test_snapshots(lab: Lab) -> None:
@@ -94,3 +94,30 @@ def test_an_instance_that_is_not_there(lab: Lab, playbook: str) -> None:
     said = lab.play(playbook, fails=True, instances="web-1,nobody", snapshot="one", backup="nightly")
     assert "nobody" in said
     assert lab.info("web-1")["power"] == "running"
+
+
+def test_status_shows_all(lab: Lab) -> None:
+    said = lab.play("status")
+    for name in SMALL_GUESTS:
+        assert name in said and ADDRESSES[name] in said
+
+
+def test_a_foreign_link_under_our_name_is_left_alone(lab: Lab) -> None:
+    name = lab.node("ip -o link show type vxlan").split(":")[1].split("@")[0].strip()
+    lab.node(f"ip link set dev {name} alias mine")
+    said = squeezed(lab.play("overlay", fails=True))
+    assert squeezed("ikcloud.compute did not make") in said and squeezed(f"NOT DONE on {NODE}") in said
+    assert lab.node(f"cat /sys/class/net/{name}/ifalias").strip() == "mine"
+    # Removed by whoever made it, the next run goes through.
+    lab.node(f"ip link del dev {name}")
+    lab.play("overlay")
+    assert lab.changes() == {}
+
+
+def test_teardown_keeps_images_when_asked(lab: Lab) -> None:
+    lab.play("teardown", teardown_keep_images=True)
+    for node in (NODE, OTHER):
+        files = lab.node("find /var/lib/compute-service -type f -printf '%P\\n'", node).split()
+        assert sorted(files) == ["lib/images/debian.img", "lib/images/small.img"]
+    lab.play("teardown")
+    assert "lib" not in lab.node("ls /var/lib/compute-service 2>/dev/null || true")

@@ -73,7 +73,7 @@ def test_small_guests_reach_each_other(host: Hosts, plan: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("name", ["web-1", "web-2"])
 def test_nat_leads_outside(host: Hosts, name: str) -> None:
-    assert "debian.qcow2" in host(name).check_output("wget -q -O - -T 30 %s", OUTSIDE)
+    assert "small.qcow2" in host(name).check_output("wget -q -O - -T 30 %s", OUTSIDE)
 
 
 def test_no_way_out_without_nat(host: Hosts, plan: dict[str, Any]) -> None:

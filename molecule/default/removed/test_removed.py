@@ -36,24 +36,14 @@ def before(host: Hosts) -> dict[str, dict[str, str]]:
 
 
 def test_teardown_in_check_mode_removes_nothing(host: Hosts, before: dict[str, Any]) -> None:
-    predicted = cloud.commands(cloud.last("ikcloud.compute.teardown", "--check", "-e", "teardown_keep_images=true"))
+    predicted = cloud.commands(cloud.last("ikcloud.compute.teardown", "--check"))
     assert all(sum(map(len, tasks.values())) > 10 for tasks in predicted.values())
     assert "br-gnv-" in host("ik-node-01").check_output("ip link show")
 
 
-def test_teardown_keeps_images_when_asked(host: Hosts, before: dict[str, Any]) -> None:
-    predicted = cloud.commands(cloud.records("teardown", check=True)[-1])
-    done = cloud.commands(cloud.last("ikcloud.compute.teardown", "-e", "teardown_keep_images=true"))
-    assert predicted == done
-    for name in cloud.NODES:
-        files = host(name).check_output("find %s -type f -printf '%%P\\n'", ROOT).splitlines()
-        assert sorted(files) == ["lib/images/debian.img", "lib/images/small.img"]
-
-
 def test_teardown_removes_all(host: Hosts, before: dict[str, Any]) -> None:
-    """After the one that kept the images, nothing but them is left to remove."""
-    record = cloud.last("ikcloud.compute.teardown")
-    assert all("/lib/images/" in line for tasks in cloud.commands(record).values() for lines in tasks.values() for line in lines)
+    predicted = cloud.commands(cloud.records("teardown", check=True)[-1])
+    assert predicted == cloud.commands(cloud.last("ikcloud.compute.teardown"))
 
 
 @pytest.mark.parametrize("name", cloud.NODES)
