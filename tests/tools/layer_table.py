@@ -95,7 +95,7 @@ _LIST = (
         ),
         at_once=2,
     ),
-    Layer("unit", "the logic, without root and without a node", (pytest("tests/unit"),)),
+    Layer("unit", "the logic, without root and without a node", (pytest("--numprocesses", "2", "--dist", "worksteal", "tests/unit"),)),
     Layer("artifact", "what users install, built and used from an empty folder", (("tests/tools/artifact",),)),
     Layer(
         "real",
