@@ -7,16 +7,34 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 from dataclasses import dataclass, field, replace
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import backup_steps, qcow2
-from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, MODE, NODE, CopyDisk, check_step, end_copy
+from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import (
+    JOB,
+    NODE,
+    CopyDisk,
+    TakeOver,
+    begin_target,
+    check_step,
+    end_copy,
+)
 from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import ChosenKind, chosen_spec, missing_name
-from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disk, Disks, OnDisk, base_of, declared_disks, read_disks, read_work, sound_header
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import as_owner
+from ansible_collections.ikcloud.compute.plugins.module_utils.disks import (
+    Disk,
+    Disks,
+    OnDisk,
+    base_of,
+    declared_disks,
+    disk_owner,
+    read_disks,
+    read_work,
+    sound_header,
+)
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build, begin_file, finish_step, mark_step, unfinished
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build, begin_file, finish_step, hand_over, mark_step, unfinished
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_checks import path_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
 from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Dismiss
@@ -24,7 +42,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFA
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark, sidecar
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import Snapshot, own_snapshots, read_snapshots
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, MakeFolder, Remove, Run, Step, Write, user_ids
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step
 
 # What the module ``volume`` gives a volume.
 VOLUME_MODE = 0o640
@@ -36,7 +54,7 @@ class State:
     """What there is of an instance and of the backup in question.
 
     :ivar disks: Where there is to be one more backup, what QEMU has if it runs; to restore one, what ``start`` names; else none.
-    :ivar header: What the instance's own disk says of itself, where it is to be backed up.
+    :ivar header: What the instance's own disk says of itself, where it is to be backed up; ``owner`` the user and the group that it belongs to.
     :ivar base: The image that the restored disk is to stand on, and its format; both "" for none.
     :ivar jobs: As :class:`Disks` has them, with ``nodes``.
     :ivar there: Whether a file is at ``path``; ``ours`` whether it bears our mark.
@@ -51,6 +69,7 @@ class State:
     alone: bool
     disks: Disks = NONE
     header: qcow2.Header = field(default_factory=lambda: qcow2.Header("raw", 0))
+    owner: tuple[int, int] = (0, 0)
     base: tuple[str, str] = ("", "")
     jobs: frozenset[str] = field(default_factory=frozenset)
     nodes: frozenset[str] = field(default_factory=frozenset)
@@ -108,7 +127,8 @@ class BackupKind(ChosenKind):
             jobs, nodes = read_work(now, self.where(now).qmp)
             return replace(state, jobs=jobs, nodes=nodes)
         disks = read_disks(now, self.where(now).qmp)
-        return replace(state, disks=disks, header=sound_header(disks.own, self.layout, now.folder), jobs=disks.jobs, nodes=disks.nodes)
+        header, owner = sound_header(disks.own, self.layout, now.folder), disk_owner(disks.own.path, self.layout, now.folder)
+        return replace(state, disks=disks, header=header, owner=owner, jobs=disks.jobs, nodes=disks.nodes)
 
     def _base(self, now: Instance, own: Disk) -> tuple[str, str]:
         """Give the image that a restored disk is to stand on, and its format: that of the disk that is there, else what the instance was declared with."""
@@ -181,16 +201,17 @@ class BackupKind(ChosenKind):
         return [*ending, *(Remove(path) for path in state.left)]
 
     def _copy(self, now: Instance, state: State) -> list[Step]:
-        """Copy a disk that no QEMU has open, into one file that stands on no image."""
-        hidden = unfinished(state.path)
+        """Copy a disk that no QEMU has open, into one file that stands on no image.
+
+        Its owner may write to it at any time, so the copy is made by that user's rights, where that user can write.
+        """
+        target = backup_steps.target_path(self.layout, now.id)
         compressed = ("-c",) if self.params["compress"] else ()
-        convert = ("qemu-img", "convert", "-q", *compressed, "-f", state.disks.own.format, "-O", "qcow2", state.disks.own.path, hidden)
+        convert = (*as_owner(*state.owner), "qemu-img", "convert", "-q", *compressed, "-f", state.disks.own.format, "-O", "qcow2", state.disks.own.path, target)
         return [
-            begin_file(state.path, MODE, ""),
-            OnDisk(convert, made=hidden, disk=state.disks.own, layout=self.layout, folder=now.folder, found=state.header),
-            check_step(hidden),
-            mark_step(state.path, self._mark(now)),
-            finish_step(state.path),
+            *begin_target(target, state.owner),
+            OnDisk(convert, made=target, disk=state.disks.own, layout=self.layout, folder=now.folder, found=state.header),
+            *self._keep(now, state, target),
         ]
 
     def _copy_running(self, now: Instance, state: State) -> list[Step]:
@@ -199,18 +220,19 @@ class BackupKind(ChosenKind):
         script, socket = self.script(now), self.where(now).qmp
         job = {"job-id": JOB, "device": state.disks.own.node, "target": NODE, "sync": "full", "compress": self.params["compress"], "auto-dismiss": False}
         steps: list[Step] = [
-            Write(target, "", mode=MODE, owner=owner_or_none(now.owner or DEFAULT_USER), secret=True),
-            Build(("qemu-img", "create", "-q", "-f", "qcow2", target, str(state.header.virtual_size)), made=target),
+            *begin_target(target, state.owner),
+            Build((*as_owner(*state.owner), "qemu-img", "create", "-q", "-f", "qcow2", target, str(state.header.virtual_size)), made=target),
             self.ask(now, "blockdev-add", {"driver": "qcow2", "node-name": NODE, "file": {"driver": "file", "filename": target}}, stage=0),
             CopyDisk(script, socket, "blockdev-backup", job, stage=0, made=target),
             Dismiss(script, socket, "job-dismiss", {"id": JOB}, stage=0),
             self.ask(now, "blockdev-del", {"node-name": NODE}, stage=0),
         ]
-        # QEMU may still have that file open, whoever owns it by then. Nobody but root has the copy.
+        return [*steps, *self._keep(now, state, target)]
+
+    def _keep(self, now: Instance, state: State, target: str) -> list[Step]:
+        """List what makes a backup of a copy that the disk's owner has written."""
         hidden = unfinished(state.path)
-        copy = ("cp", "--reflink=auto", "--sparse=always", target, hidden)
-        steps += [begin_file(state.path, MODE, ""), Build(copy, made=hidden), Remove(target), check_step(hidden)]
-        return [*steps, mark_step(state.path, self._mark(now)), finish_step(state.path)]
+        return [TakeOver(target, hidden), check_step(hidden), mark_step(state.path, self._mark(now)), finish_step(state.path)]
 
     def _restore(self, change: Change, now: Instance, state: State, have: Found) -> None:
         if self.looks > 1:
@@ -231,12 +253,12 @@ class BackupKind(ChosenKind):
         change.reasons.append(f"asked to be as in the backup {name}")
         change.steps = [
             *self._clear(now, state),
-            begin_file(own.path, VOLUME_MODE, ""),  # root's until it is whole: what QEMU's user can write to, root's qemu-img does not open
+            begin_file(own.path, VOLUME_MODE),
             Build(("qemu-img", "convert", "-q", "-f", "qcow2", "-O", own.format, *backing, state.path, hidden), made=hidden),
             *([check_step(hidden, base)] if own.format == "qcow2" else []),
-            *([Do(f"chown {owner}:{owner} {shlex.quote(hidden)}", lambda: os.chown(hidden, *user_ids(owner)))] if owner else []),
             mark_step(own.path, f"volume/compute-{now.id}"),
             *(backup_steps.keep_former(own.path, self.layout, f"{now.name}-compute-{now.id}", self.warnings) if aside else []),
+            *hand_over(own.path, owner),
             finish_step(own.path, replace=True, unused=True),
         ]
         lost: dict[str, Snapshot] = {}

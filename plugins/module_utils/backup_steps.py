@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shlex
 import time
@@ -13,6 +14,7 @@ from collections.abc import Container
 from dataclasses import dataclass, replace
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.disks import base_of
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import refuse_locked, unfinished
@@ -21,7 +23,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layo
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, MakeFolder, Run, Step, remove_file
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, MakeFolder, Run, Step, Write, remove_file
 
 # QEMU's names for the job, and for the file that it writes.
 JOB, NODE = "ikcloud-backup", "backup-target"
@@ -47,6 +49,52 @@ class CopyDisk(Job):
                 qmp.execute("blockdev-del", {"node-name": NODE})
             remove_file(self.made)
             raise
+
+
+@dataclass(frozen=True)
+class TakeOver(Step):
+    """Make root's what a disk's owner has written. Nothing of it is copied where that owner can't write to it any more: one copy takes half the room.
+
+    :ivar target: The file.
+    :ivar path: What it is called then.
+    """
+
+    target: str
+    path: str
+
+    @property
+    def text(self) -> str:
+        return f"mv -fT {shlex.quote(self.target)} {shlex.quote(self.path)}"
+
+    def run(self) -> None:
+        remove_file(self.path)
+        handle = os.open(self.target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchown(handle, os.geteuid(), os.getegid())
+            os.fchmod(handle, MODE)
+            if _nobody_writes(handle) and os.fstat(handle).st_dev == os.stat(os.path.dirname(self.path)).st_dev:
+                os.rename(self.target, self.path)
+                return
+        finally:
+            os.close(handle)
+        Write(self.path, "", mode=MODE, secret=True).run()
+        try:
+            run(("cp", "--reflink=auto", "--sparse=always", self.target, self.path))
+        except ComputeError:
+            remove_file(self.path)
+            raise
+        finally:
+            remove_file(self.target)
+
+
+def _nobody_writes(handle: int) -> bool:
+    """Tell whether nobody has this file open for writing: the kernel gives a lease for reading only then (fcntl(2), F_SETLEASE)."""
+    try:
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        return False  # or a filesystem without leases
+    return True
 
 
 @dataclass(frozen=True)
@@ -120,6 +168,17 @@ def nothing_but(folder: str, paths: list[str]) -> bool:
     with contextlib.suppress(OSError):
         return {f"{folder}/{name}" for name in os.listdir(folder)} <= set(paths)
     return False
+
+
+def begin_target(path: str, owner: tuple[int, int]) -> list[Step]:
+    """List what makes an empty file that a disk's owner writes a backup to.
+
+    :param owner: The user and the group, as numbers.
+    """
+    steps: list[Step] = [Write(path, "", mode=MODE, secret=True)]
+    if os.geteuid() == 0 and owner[0] != 0:
+        steps.append(Do(f"chown {owner[0]}:{owner[1]} {shlex.quote(path)}", lambda: os.chown(path, *owner)))
+    return steps
 
 
 def target_path(layout: Layout, instance: str) -> str:

@@ -79,6 +79,16 @@ def run(
     return done
 
 
+def as_owner(user: int, group: int) -> tuple[str, ...]:
+    """Return what a command line begins with that works on a file which another user can write to.
+
+    What that user may not read or write, such as another file that an image's header names, the command can't either.
+    """
+    if os.geteuid() != 0 or user == 0:
+        return ()
+    return ("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups")
+
+
 def run_json(argv: Sequence[str], timeout: float | None = None) -> Any:
     """Run a command that prints JSON, and give what it printed (an empty list for nothing).
 

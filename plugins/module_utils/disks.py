@@ -90,9 +90,10 @@ def read_work(instance: Instance, socket: str) -> tuple[frozenset[str], frozense
 
 
 def sound_header(disk: Disk, layout: Layout, folder: str) -> qcow2.Header:
-    """Read what a disk says of itself, and refuse one with which qemu-img, which we run as root, would open anything but it and its image.
+    """Read what a disk says of itself, and refuse one with which qemu-img would open anything but it and its image.
 
-    Both the disk and the script that names it are QEMU's user's to write: what that user may not read is not read for it.
+    Both the disk and the script that names it are QEMU's user's to write, who may do so again at any time: so qemu-img runs as its owner, and this
+    says beforehand what is wrong.
 
     :param folder: The instance's. A disk belongs to who owns that, or lies directly in our own folder of volumes.
     :raises ComputeError: When it can't be read, is no plain file, or refers to another one than an image of ours.
@@ -114,6 +115,22 @@ def sound_header(disk: Disk, layout: Layout, folder: str) -> qcow2.Header:
     if base and os.path.dirname(base) != layout.images:
         raise ComputeError(f"{path} stands on {base}, which is no image in {layout.images}; it was not touched.", "See what `qemu-img info` says of it.")
     return header
+
+
+def disk_owner(path: str, layout: Layout, folder: str) -> tuple[int, int]:
+    """Return the user and the group by whose rights a disk is worked on, as numbers.
+
+    Nobody but root renames anything in our folder of volumes, so a file there is whose it was. Elsewhere it may be exchanged at any time: what
+    counts there is the owner of the instance's folder, who stays the same.
+
+    :raises ComputeError: When it is not there.
+    """
+    place = path if os.path.dirname(path) == layout.volumes else folder
+    try:
+        entry = os.lstat(place)
+    except OSError as error:
+        raise ComputeError(f"{place} can't be read: {error.strerror}.") from None
+    return entry.st_uid, entry.st_gid
 
 
 def base_of(path: str, header: qcow2.Header) -> str:

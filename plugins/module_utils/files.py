@@ -88,8 +88,11 @@ def finished_name(name: str) -> str:
     return name[1:-4] if name.startswith(".") and name.endswith(".img.new") else ""
 
 
-def begin_file(path: str, mode: int, owner: str) -> Step:
-    """Make an empty file under the hidden name, with its mode and owner before anything stands in it."""
+def begin_file(path: str, mode: int, owner: str = "") -> Step:
+    """Make an empty file under the hidden name, with its mode and owner before anything stands in it.
+
+    What root's qemu-img opens is root's until it is whole: see :func:`hand_over`.
+    """
     return Write(unfinished(path), "", mode=mode, owner=owner, secret=True)
 
 
@@ -97,6 +100,15 @@ def mark_step(path: str, value: str) -> Step:
     """Mark the file under its hidden name, so that it never stands in place unmarked."""
     hidden = unfinished(path)
     return Do(mark_command(hidden, value), lambda: write_mark(hidden, MARK, value, path))
+
+
+def hand_over(path: str, owner: str) -> list[Step]:
+    """List what gives the file under its hidden name to its owner, when nobody else opens it any more but by name.
+
+    :param owner: A user, "" for whoever runs.
+    """
+    hidden = unfinished(path)
+    return [Do(f"chown {owner}:{owner} {shlex.quote(hidden)}", lambda: os.chown(hidden, *user_ids(owner)))] if owner else []
 
 
 def finish_step(path: str, replace: bool = False, unused: bool = False) -> Step:

@@ -221,7 +221,7 @@ def is_locked(path: str) -> bool:
     :raises ComputeError: When it can't be opened.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     except OSError as error:

@@ -16,7 +16,8 @@ from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import end_copy
 from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import STAGE_STOP, STAGE_WORK, ChosenKind, chosen_spec, missing_name
-from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disk, Disks, OnDisk, read_disks, sound_header
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import as_owner
+from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disk, Disks, OnDisk, disk_owner, read_disks, sound_header
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
@@ -69,6 +70,7 @@ class SnapshotKind(ChosenKind):
         super().__init__({**params, "state": {"absent": "deleted"}.get(params["state"], params["state"])})
         self.state: dict[str, State] = {}
         self.headers: dict[str, Header] = {}  # of disks that qemu-img is to work on, as they were found sound
+        self.owners: dict[str, tuple[int, int]] = {}  # of these, by whose rights
         self.before: set[str] = set()  # instances that had the snapshot at the first look
 
     def list_problems(self, items: list[Item]) -> list[str]:
@@ -82,7 +84,8 @@ class SnapshotKind(ChosenKind):
             disks = read_disks(now, self.where(now).qmp)
             every = (disks.own, *disks.others)
             at_rest = [disk for disk in every if disk.format == "qcow2" and (not now.pid or self.params["restart"] != "never")]
-            self.headers.update({disk.path: sound_header(disk, self.layout, now.folder) for disk in at_rest})
+            for disk in at_rest:
+                self._check_sound(disk, now)
             held = {disk.path: read_snapshots(disk.path, self.root) for disk in every}
             parts = frozenset(path for path, tags in held.items() if tag_of(now.id, name) in tags)
             gone = elsewhere(self.layout, tag_of(now.id, name), held) if self.params["state"] in ("reverted", "deleted") else {}
@@ -93,6 +96,10 @@ class SnapshotKind(ChosenKind):
             have.props["snapshots"] = list(own_snapshots(now.id, self.state[item].held))
         return found
 
+    def _check_sound(self, disk: Disk, now: Instance) -> None:
+        self.headers[disk.path] = sound_header(disk, self.layout, now.folder)
+        self.owners[disk.path] = disk_owner(disk.path, self.layout, now.folder)
+
     def _stuck(self, now: Instance, gone: Iterable[str]) -> dict[str, str]:
         """Say from which volumes the snapshot can't be deleted, and why; note what the others say of themselves."""
         names = {path: os.path.basename(path)[: -len(".img")] for path in gone if is_locked(path)}
@@ -100,7 +107,7 @@ class SnapshotKind(ChosenKind):
         stuck = {path: f"it is in use by {users[name] or 'a running QEMU'}. Delete the snapshot once more when that has ended." for path, name in names.items()}
         for path in gone:
             try:
-                self.headers[path] = sound_header(Disk(path, "qcow2"), self.layout, now.folder)
+                self._check_sound(Disk(path, "qcow2"), now)
             except ComputeError as error:
                 stuck[path] = str(error)
         return stuck
@@ -219,7 +226,7 @@ class SnapshotKind(ChosenKind):
         ]
 
     def _qemu_img(self, action: str, now: Instance, disk: Disk) -> Step:
-        argv = ("qemu-img", "snapshot", "-q", action, tag_of(now.id, self.params["name"]), disk.path)
+        argv = (*as_owner(*self.owners[disk.path]), "qemu-img", "snapshot", "-q", action, tag_of(now.id, self.params["name"]), disk.path)
         return OnDisk(argv, stage=STAGE_WORK, disk=disk, layout=self.layout, folder=now.folder, found=self.headers[disk.path])
 
 

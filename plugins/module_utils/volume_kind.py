@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -18,6 +19,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.files import (
     access_steps,
     begin_file,
     finish_step,
+    hand_over,
     keep_aside,
     mark_step,
     remove_unused,
@@ -26,7 +28,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.files import (
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_id, owner_or_none
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, mark_command, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Remove, Step
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Remove, Step, user_ids
 from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import (
     Volume,
     deleted_volumes,
@@ -149,7 +151,7 @@ class VolumeKind(Kind):
         base = self.bases.get(image) if image else None
         if base:
             self._check_base(item, base, base_path)
-        steps: list[Step] = [begin_file(path, MODE, self.owner)]
+        steps: list[Step] = [begin_file(path, MODE)]
         sized = (size,) if size is not None else ()
         if image and item["copy"]:
             steps.append(Build(("qemu-img", "convert", "-q", "-f", item["image_format"], "-O", "qcow2", base_path, hidden), made=hidden))
@@ -160,7 +162,7 @@ class VolumeKind(Kind):
             steps.append(CreateImage(argv, made=hidden, blanks=self.blanks))
         else:
             steps.append(CreateImage(("qemu-img", "create", "-q", "-f", "qcow2", hidden, *sized), made=hidden, blanks=self.blanks))
-        steps += [mark_step(path, f"volume/{name}"), finish_step(path)]
+        steps += [mark_step(path, f"volume/{name}"), *hand_over(path, self.owner), finish_step(path)]
         expected = qcow2.parse_size(size) if size is not None else base.virtual_size if base else None
         after = self._props(path, expected, "" if item["copy"] else base_path)
         return Change(name, "create", None, after, steps, facts={"path": path, "size": expected})
@@ -219,7 +221,7 @@ class VolumeKind(Kind):
             growth = f"size is {qcow2.format_size(header.virtual_size)}, declared {item['size']}"
             reasons.append(growth)
             if not volume.locked:
-                steps.append(offline_growth(path, item["size"], header))
+                steps.append(offline_growth(path, item["size"], header, self._owner_ids(volume)))
             elif volume.node:
                 steps += [*volume.node.ending, live_growth(volume.node, size)]
                 reasons += ["an interrupted backup has left its job in QEMU"] if volume.node.ending else []
@@ -239,6 +241,12 @@ class VolumeKind(Kind):
             restart,
             facts={"path": path, "size": after},
         )
+
+    def _owner_ids(self, volume: Volume) -> tuple[int, int]:
+        """Give whose an existing volume is once it has the owner that it is to have."""
+        with contextlib.suppress(ComputeError):  # no such user as yet: the step before says so
+            return user_ids(self.owner) if self.owner else volume.access[1:]
+        return volume.access[1:]
 
     def _check_same_base(self, item: Item, header: qcow2.Header) -> None:
         name = item["name"]
@@ -282,6 +290,8 @@ class VolumeKind(Kind):
         if check_mode or self.params["state"] == "absent":
             return used
         creating = {change.name for change in changes if change.action == "create" or change.effect == "rebuild"}
+        if creating and self.owner:
+            user_ids(self.owner)  # else a volume would be made that can't be handed over
         items: list[dict[str, Any]] = [item for item in self.params["volumes"] if item["name"] in creating]
         return used + [
             f"volume {item['name']}: its image {self.layout.image(item['image'])} is not there; put it there first with ikcloud.compute.image."

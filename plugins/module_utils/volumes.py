@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Container, Iterable, Mapping
@@ -14,11 +13,12 @@ from dataclasses import dataclass
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import end_copy
 from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import as_user
-from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import as_owner, run
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_of, finished_name
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Step
@@ -28,9 +28,11 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, S
 class Node:
     """Where a running QEMU can be asked to grow a volume: its QMP socket and the volume's block node there.
 
+    :ivar script: What a person types before a command to that QEMU.
     :ivar ending: What ends a copy of it first that an interrupted backup has left there: a disk does not grow while it is copied.
     """
 
+    script: tuple[str, ...]
     socket: str
     name: str
     ending: tuple[Step, ...] = ()
@@ -132,28 +134,34 @@ def _find_node(layout: Layout, name: str, path: str) -> Node | None:
                 nodes = [entry.get("inserted") or {} for entry in qmp.execute("query-block")]
                 node = next((node for node in nodes if node.get("file") == path and node.get("node-name")), None)
                 if node:
-                    return Node(socket, node["node-name"]) if node["drv"] == "qcow2" else _copied_node(layout, folder, path, qmp)
+                    script = _script(layout, folder)
+                    return Node(script, socket, node["node-name"]) if node["drv"] == "qcow2" else _copied_node(script, path, qmp)
         except ComputeError:
             continue  # stopped, or busy with another client: then it can't be asked to grow either
     return None
 
 
-def _copied_node(layout: Layout, folder: str, path: str, qmp: Qmp) -> Node | None:
+def _script(layout: Layout, folder: str) -> tuple[str, ...]:
+    """Give what a person types before a command to the QEMU of the instance in a folder."""
+    instance = next((found for found in read_instances(layout, units=False).values() if f"compute-{found.id}" == folder), None)
+    return (*(as_user(instance) if instance else ()), layout.instance(folder).qmp_script)
+
+
+def _copied_node(script: tuple[str, ...], path: str, qmp: Qmp) -> Node | None:
     """Find the node of a volume that QEMU copies: query-block names the job's filter."""
     jobs, nodes = qmp.execute_all([("query-jobs", {}), ("query-named-block-nodes", {"flat": True})])
-    instance = next((found for found in read_instances(layout, units=False).values() if f"compute-{found.id}" == folder), None)
-    script = (*(as_user(instance) if instance else ()), layout.instance(folder).qmp_script)
     ending = end_copy(script, qmp.path, [job["id"] for job in jobs], [node["node-name"] for node in nodes], stage=0)
     names = [node["node-name"] for node in nodes if node["file"] == path and node["drv"] == "qcow2"]
-    return Node(qmp.path, names[0], tuple(ending)) if names else None
+    return Node(script, qmp.path, names[0], tuple(ending)) if names else None
 
 
-def offline_growth(path: str, size: str, header: qcow2.Header) -> Step:
+def offline_growth(path: str, size: str, header: qcow2.Header, owner: tuple[int, int]) -> Step:
     """Grow a volume that nobody has open.
 
-    :param header: As it was found: it is QEMU's user's file, and qemu-img opens as root what a header names.
+    :param header: As it was found.
+    :param owner: Whose it is, as numbers: qemu-img opens what a header names, and its owner may rewrite that at any time.
     """
-    argv = ("qemu-img", "resize", "-q", "-f", "qcow2", path, size)
+    argv = (*as_owner(*owner), "qemu-img", "resize", "-q", "-f", "qcow2", path, size)
 
     def grow() -> None:
         if qcow2.read_header(path) != header:
@@ -204,11 +212,4 @@ def live_growth(node: Node, size: int) -> Step:
 
     :param size: Bytes.
     """
-    arguments = {"node-name": node.name, "size": size}
-    lines = [json.dumps({"execute": "qmp_capabilities"}), json.dumps({"execute": "block_resize", "arguments": arguments})]
-
-    def grow() -> None:
-        with Qmp(node.socket) as qmp:
-            qmp.execute("block_resize", arguments)
-
-    return Do(f"printf '%s\\n' {' '.join(shlex.quote(line) for line in lines)} | socat -t 5 - UNIX-CONNECT:{shlex.quote(node.socket)}", grow)
+    return Ask(node.script, node.socket, "block_resize", {"node-name": node.name, "size": size}, stage=0)

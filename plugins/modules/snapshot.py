@@ -122,7 +122,7 @@ commands:
   returned: success
   type: list
   elements: str
-  sample: ["qemu-img snapshot -q -c compute-4fd66e29.before-upgrade /var/lib/compute-service/lib/volumes/compute-4fd66e29.img"]
+  sample: ["setpriv --reuid=998 --regid=998 --clear-groups qemu-img snapshot -q -c compute-4fd66e29.before-upgrade /…/lib/volumes/compute-4fd66e29.img"]
 results:
   description: An entry for each instance.
   returned: success

@@ -78,7 +78,7 @@ commands:
   returned: always
   type: list
   elements: str
-  sample: ["qemu-img resize -q -f qcow2 /var/lib/compute-service/lib/volumes/compute-af95e879.img 20G"]
+  sample: ["setpriv --reuid=998 --regid=998 --clear-groups qemu-img resize -q -f qcow2 /var/lib/compute-service/lib/volumes/compute-af95e879.img 20G"]
 results:
   description: An entry for each volume.
   returned: always

@@ -315,7 +315,7 @@ def test_in_another_filesystem(root: Path, run: Converge, volume: Volume) -> Non
         if os.stat(folder).st_dev == os.stat(root).st_dev:
             pytest.skip("/dev/shm is no filesystem of its own here")
         done = both(backup, root, "created", folder=folder)
-        assert any(command.startswith("cp ") for command in done["commands"])
+        assert any(command.startswith("mv -fT ") for command in done["commands"])
         assert holds(Path(folder) / "one/nightly.qcow2", 1)
         assert os.stat(f"{folder}/one/nightly.qcow2").st_mode & 0o777 == 0o600
         assert not backup(root, "present", folder=folder)["changed"]

@@ -40,13 +40,13 @@ def test_qemu_can_not_lead_root_elsewhere(root: Path, run: Converge, volume: Vol
     }
     for arguments in options.values():
         with monkeypatch.context() as patch:
-            before_step(patch, "cp ", lambda arguments=arguments: subprocess.run(["qemu-img", *arguments], check=True, capture_output=True))
+            before_step(patch, "mv -fT ", lambda arguments=arguments: subprocess.run(["qemu-img", *arguments], check=True, capture_output=True))
             assert "is not a whole qcow2 image; it was removed" in backup(root, "created")["msg"]
         assert not file.exists() and not file.with_name(f".{file.name}.new").exists()
     # What it keeps open is not what is kept.
     held: list[int] = []
     with monkeypatch.context() as patch:
-        before_step(patch, "cp ", lambda: held.append(os.open(target, os.O_RDWR)))
+        before_step(patch, "mv -fT ", lambda: held.append(os.open(target, os.O_RDWR)))
         assert "msg" not in backup(root, "created")
     os.pwrite(held[0], b"\0" * 4096, 0)
     os.close(held[0])
@@ -95,11 +95,12 @@ def test_a_disk_that_leads_elsewhere_is_not_read_as_root(root: Path, run: Conver
 
 
 @pytest.mark.parametrize("disk_format", ["raw", "qcow2"])
-def test_a_disk_of_somebody_else_is_not_read_as_root(root: Path, run: Converge, tmp_path: Path, disk_format: str) -> None:
+def test_a_disk_of_somebody_else_is_not_read_as_root(root: Path, run: Converge, disk_format: str) -> None:
     """The script is QEMU's user's to write: a file of root's that it names, such as /etc/shadow, is not copied."""
     if os.geteuid() != 0:
         pytest.skip("only root can have files of two users")
-    secret = tmp_path / "secret"
+    root.parent.chmod(0o755)
+    secret = root.parent / "secret"
     secret.write_bytes(b"\7" * (1 << 20))
     if disk_format == "qcow2":
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(secret), "1M"], check=True)

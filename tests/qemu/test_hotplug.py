@@ -102,6 +102,11 @@ def test_a_data_volume(root: Path, run: Converge, volume: Volume) -> None:
     want = machine(volumes=[{"name": "data-1"}])
     done = change(root, run, want, now.pid)
     assert "disk-" in done["commands"][-1] and '"serial": "data-1"' in done["commands"][-1]
+    # What is printed is what a person can type on a node.
+    larger = {**VOLUMES, "volumes": [data(size="24M")], "root": str(root)}
+    (typed,) = engine.converge(VolumeKind(larger), check_mode=True)["commands"]
+    subprocess.run(["sh", "-c", typed], check=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, capture_output=True)
+    assert "socat" not in typed and not engine.converge(VolumeKind(larger), check_mode=False)["changed"]
     larger = {**VOLUMES, "volumes": [data(size="32M")], "root": str(root)}
     grown = engine.converge(VolumeKind(larger), check_mode=False)
     assert "block_resize" in grown["commands"][0] and "msg" not in grown

@@ -149,8 +149,8 @@ def volume(**other: Any) -> Found:
 def test_growing() -> None:
     one = kind(VolumeKind, volumes=[{"name": ID, "image": "bionic", "size": "20G"}], owner="root")
     assert commands(one, {ID: volume()}) == f"qemu-img resize -q -f qcow2 {ROOT}/lib/volumes/{ID}.img 20G\n"
-    live = commands(one, {ID: volume(locked=True, node=Node("/q", "#block1"))})
-    assert '"block_resize", "arguments": {"node-name": "#block1", "size": 21474836480}' in live and live.endswith("UNIX-CONNECT:/q\n")
+    live = commands(one, {ID: volume(locked=True, node=Node(("runuser", "-u", "compute-service", "--", "/i/qmp"), "/i/qmp.sock", "#block1"))})
+    assert live == """runuser -u compute-service -- /i/qmp block_resize '{"node-name": "#block1", "size": 21474836480}'\n"""
     assert commands(one, {ID: volume(locked=True)}) == ""
 
 
