@@ -55,7 +55,8 @@ def run(
     :param handles: Open files that it gets, as ``/dev/fd/<number>``.
     :raises ComputeError: When the tool is missing, fails (with its own words) or takes too long.
     """
-    environment = dict(os.environ, LC_ALL="C", PATH=PATH)
+    # Root's own may hold what is nobody else's business, and some of these become other users.
+    environment = {"LC_ALL": "C", "PATH": PATH}
     try:
         done = subprocess.run(
             list(argv),

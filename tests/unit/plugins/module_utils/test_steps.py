@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Symlink, Write, read_plain
 
@@ -68,3 +69,10 @@ def test_reading_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert read_plain(str(tmp_path / "secret")) == ("x", (tmp_path / "secret").stat().st_mode & 0o777)
     assert [read_plain(str(tmp_path / name)) for name in ("link", "pipe", "gone", ".")] == [None] * 4
+
+
+def test_commands_get_nothing_of_roots_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of them become QEMU's user, who can read its processes' environment."""
+    monkeypatch.setenv("TOKEN", "secret")
+    assert "secret" not in run(["env"]).stdout
+    assert {line.split("=")[0] for line in run(["env"]).stdout.splitlines()} <= {"LC_ALL", "PATH"}
