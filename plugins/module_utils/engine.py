@@ -164,11 +164,8 @@ def finish(module: AnsibleModule, work: Callable[[], Item]) -> None:
     result: Item = {}
     try:
         result = work()
-    except ComputeError as error:
-        module.fail_json(msg=str(error))
-    except Exception as error:  # a defect of ours: the user gets a sentence, -vvv the traceback
-        words = f"Unexpected {type(error).__name__}: {error}. This is a defect of ikcloud.compute; please report it."
-        module.fail_json(msg=words, exception=traceback.format_exc())
+    except Exception as error:
+        module.fail_json(**failure_of(error))
     for warning in result.pop("warn"):
         module.warn(warning)
     if not module._diff:
@@ -178,11 +175,19 @@ def finish(module: AnsibleModule, work: Callable[[], Item]) -> None:
     module.exit_json(**result)
 
 
+def failure_of(error: Exception) -> Item:
+    """Return what a result says of an error: of a defect of ours the user gets a sentence, and ``-vvv`` the traceback."""
+    if isinstance(error, ComputeError):
+        return {"msg": str(error)}
+    words = f"Unexpected {type(error).__name__}: {error}. This is a defect of ikcloud.compute; please report it."
+    return {"msg": words, "exception": "".join(traceback.format_exception(type(error), error, error.__traceback__))}
+
+
 def converge(kind: Kind, check_mode: bool) -> Item:
     """Speak the sentence for one list.
 
-    :returns: The module's result; with ``msg`` when a step failed (the finished items are in ``results`` all the same), and
-        ``warn``, the warnings.
+    :returns: The module's result; with ``msg`` when a step failed, or the look at the node after the steps (what was done is in it all the same),
+        and ``warn``, the warnings.
     :raises ComputeError: When the list is wrong or can't be planned; then nothing was changed.
     """
     items: list[Item] = kind.params[kind.option]
@@ -206,12 +211,20 @@ def converge(kind: Kind, check_mode: bool) -> Item:
         diff = [entry for change in changes if change.steps for entry in _diff(kind, change)]
         failures: dict[str, ComputeError] = {}
         done: list[Step] = []
+        unseen: Item = {}  # why the second observation failed
         if not check_mode and any(change.steps for change in changes):
             failures = apply(kind, changes, done)
             kind.settled()
-            have = observe(items)
-            _verify(kind, items, have, absent, failures)
-    return _report(kind, changes, diff, failures, done if failures else None, None if check_mode else have)
+            try:
+                have = observe(items)
+                _verify(kind, items, have, absent, failures)
+            except Exception as error:
+                unseen = failure_of(error)
+    result = _report(kind, changes, diff, failures, done if failures else None, None if check_mode or unseen else have)
+    if unseen:
+        words = f"The changes were made, but the node could not be looked at afterwards: {unseen['msg']}"
+        result.update(unseen, msg=f"{result['msg']} {words}" if failures else words)
+    return result
 
 
 def plan(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool) -> list[Change]:

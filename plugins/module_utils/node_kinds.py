@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.ikcloud.compute.plugins.module_utils import engine
 from ansible_collections.ikcloud.compute.plugins.module_utils.bridge_kind import Bridge
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Item, Kind
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import raise_all
 from ansible_collections.ikcloud.compute.plugins.module_utils.geneve_tunnel_kind import Tunnel
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.nat_kind import Nat
@@ -66,20 +66,20 @@ def converge_all(params: Item, check_mode: bool) -> Item:
             kind.seeds_changed = {entry["name"] for entry in done.get("seeds", {}).get("results", []) if entry["action"] == "update"}
         try:
             found = engine.converge(kind, check_mode)
-        except ComputeError as error:
-            return {**result, "msg": str(error)}
+        except Exception as error:
+            return {**result, **engine.failure_of(error)}
         result["warn"] += found.pop("warn")
         result["diff"] += found.pop("diff")
         result["commands"] += found["commands"]
         result["changed"] = result["changed"] or found["changed"]
-        words = found.pop("msg", None)
+        failed: Item = {key: found.pop(key) for key in ("msg", "exception") if key in found}
         # Of what is as it should be nothing is told: of a hundred instances that would be most of what the controller reads.
         changed = {entry["name"] for entry in found["results"] if entry["action"] != "none"}
         found["results"] = [entry for entry in found["results"] if entry["name"] in changed or entry["restart_required"] or "error" in entry]
         found.update({part: {key: state for key, state in found[part].items() if key in changed} for part in ("before", "after")})
         done[name] = found
-        if words:
-            return {**result, "msg": words}
+        if failed:
+            return {**result, **failed}
     return result
 
 

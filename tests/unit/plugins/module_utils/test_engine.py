@@ -228,3 +228,38 @@ def test_what_is_shared_stays_for_an_item_that_could_not_be_removed(tmp_path: Pa
     assert set(speak(tmp_path, **options)["commands"]) < set(predicted)
     assert not list(tmp_path.iterdir())
     assert not speak(tmp_path, **options)["changed"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(ComputeError("The disk is gone."), "The disk is gone."), (RecursionError("deep"), "Unexpected RecursionError: deep.")]
+)
+def test_what_was_done_is_told_when_the_second_look_fails(tmp_path: Path, error: Exception, words: str) -> None:
+    class Blinded(Note):
+        looks = 0
+
+        def observe(self, items: list[Item]) -> dict[str, Found]:
+            self.looks += 1
+            if self.looks > 1:
+                raise error
+            return super().observe(items)
+
+    done = speak(tmp_path, {"a": "one"}, kind=Blinded)
+    assert done["msg"].startswith(f"The changes were made, but the node could not be looked at afterwards: {words}")
+    assert ("exception" in done) is isinstance(error, RecursionError)
+    assert done["changed"] and done["commands"] == [f"install -D -m 0644 /dev/stdin {tmp_path}/a"]
+    assert done["results"][0]["changed"] and done["after"] == {"a": {"text": "one"}}
+
+
+def test_the_second_look_fails_after_a_step_did(tmp_path: Path) -> None:
+    class Blinded(Fragile):
+        looks = 0
+
+        def observe(self, items: list[Item]) -> dict[str, Found]:
+            self.looks += 1
+            if self.looks > 1:
+                raise ComputeError("The disk is gone.")
+            return super().observe(items)
+
+    done = speak(tmp_path, {"bad": "one", "good": "two"}, kind=Blinded)
+    assert "note bad: " in done["msg"] and done["msg"].endswith("afterwards: The disk is gone.")
+    assert [entry["changed"] for entry in done["results"]] == [False, True]
