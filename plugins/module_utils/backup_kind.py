@@ -41,6 +41,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Dismis
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, owner_or_none
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark, sidecar
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
+from ansible_collections.ikcloud.compute.plugins.module_utils.room import Copy, copy_size, existing, lacking_room
 from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import Snapshot, own_snapshots, read_snapshots
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step
 
@@ -92,6 +93,7 @@ class BackupKind(ChosenKind):
         super().__init__({**params, "state": {"absent": "deleted"}.get(params["state"], params["state"])})
         self.folder: str = params["folder"] or self.layout.backups
         self.state: dict[str, State] = {}
+        self.instances: dict[str, Instance] = {}
         self.before: set[str] = set()  # instances that had the backup at the first look
 
     def list_problems(self, items: list[Item]) -> list[str]:
@@ -106,6 +108,7 @@ class BackupKind(ChosenKind):
             found[name] = Found({"id": "", "power": "absent"}, True, Instance(name, "", ""))
         for item, have in found.items():
             now: Instance = have.raw
+            self.instances[item] = now
             self.state[item] = state = self._read(now)
             if self.looks == 1 and state.there:
                 self.before.add(item)
@@ -268,6 +271,28 @@ class BackupKind(ChosenKind):
             where = "go with the disk that is kept aside" if aside else "are lost"
             change.warnings.append(f"instance {called}: its snapshots {', '.join(lost)} {where}.")
 
+    def lacking(self, changes: list[Change], check_mode: bool) -> list[str]:
+        wanted = self.params["state"]
+        if wanted == "deleted":
+            return []
+        copies = [copy for change in changes for copy in self._copies(change.name, self.state[change.name], self.instances[change.name])]
+        return lacking_room(copies, "" if wanted == "restored" else ", or take another folder (folder; of the playbook backup_folder)")
+
+    def _copies(self, name: str, state: State, now: Instance) -> list[Copy]:
+        """List the copies that are to be made; of a compressed one nobody can tell its size."""
+        if self.params["state"] == "restored":
+            return [Copy(f"instance {name}: its disk", self.layout.volumes, copy_size(state.path, "qcow2"))]
+        if state.there or self.params["compress"]:
+            return []
+        own = state.disks.own
+        try:
+            size = copy_size(own.path, own.format, as_owner(*state.owner), in_use=bool(now.pid))
+        except ComputeError:
+            return []  # its guest was just writing to it, or it is broken: then the copy itself says so
+        # It is made beside the volumes, and stays one where the backups are on the same filesystem.
+        folders = {os.stat(existing(folder)).st_dev: folder for folder in (self.layout.volumes, os.path.dirname(state.path))}
+        return [Copy(f"instance {name}: its backup", folder, size) for folder in folders.values()]
+
     def _check_backup(self, called: str, state: State, have: Found) -> None:
         """Refuse to restore what is no whole disk: what a backup refers to would be read with our rights."""
         known = ", ".join(have.props["backups"])
@@ -279,6 +304,12 @@ class BackupKind(ChosenKind):
             header = qcow2.read_header(state.path)
         except OSError as error:
             raise ComputeError(f"{state.path} can't be read: {error.strerror}.") from None
+        entry = os.stat(state.path)
+        if os.geteuid() == 0 and (entry.st_uid != 0 or entry.st_mode & (0o002 if entry.st_gid == 0 else 0o022)):
+            raise ComputeError(
+                f"{state.path} can be changed by others than root while it is restored; nothing was changed.",
+                f"`chown root:root {state.path}; chmod 600 {state.path}`, if you trust what it holds by now.",
+            )
         if not header.whole:
             raise ComputeError(f"{state.path} is not a whole qcow2 image that holds all of its data itself; nothing was changed.", "Take another backup.")
 

@@ -28,6 +28,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.files import (
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_id, owner_or_none
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, mark_command, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
+from ansible_collections.ikcloud.compute.plugins.module_utils.room import Copy, copy_size, lacking_room
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Remove, Step, user_ids
 from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import (
     Volume,
@@ -285,14 +286,22 @@ class VolumeKind(Kind):
             return f"{by}; nothing was removed. Stop or remove the instance first."
         return f"{by}; nothing was removed. Unmount it in the guest and detach it first: take it out of the instance's volumes."
 
+    def _lacking_room(self, items: list[dict[str, Any]]) -> list[str]:
+        sizes = {name: copy_size(self.layout.image(name), self.bases[name].format) for name in {item["image"] for item in items}}
+        copies = [Copy(f"volume {item['name']}, a full copy of its image {item['image']},", self.layout.volumes, sizes[item["image"]]) for item in items]
+        return lacking_room(copies, ", or leave out copy")
+
     def lacking(self, changes: list[Change], check_mode: bool) -> list[str]:
         used = [self._used(change.name, check_mode) for change in changes if change.action == "delete" and change.name in self.users]
-        if check_mode or self.params["state"] == "absent":
+        if self.params["state"] == "absent":
             return used
         creating = {change.name for change in changes if change.action == "create" or change.effect == "rebuild"}
+        items: list[dict[str, Any]] = [item for item in self.params["volumes"] if item["name"] in creating]
+        used += self._lacking_room([item for item in items if item["copy"] and item["image"] in self.bases])
+        if check_mode:
+            return used
         if creating and self.owner:
             user_ids(self.owner)  # else a volume would be made that can't be handed over
-        items: list[dict[str, Any]] = [item for item in self.params["volumes"] if item["name"] in creating]
         return used + [
             f"volume {item['name']}: its image {self.layout.image(item['image'])} is not there; put it there first with ikcloud.compute.image."
             for item in items
