@@ -52,6 +52,8 @@ ExecStop={instances}/compute-%i/stop
 TimeoutStopSec={timeout}
 
 NoNewPrivileges=yes
+# A core would hold the guest's memory.
+LimitCORE=0
 # Clock, host name and kernel modules are out of reach without capabilities, the kernel's log by QEMU's own sandbox and DevicePolicy= below: settings
 # for these would add nothing but time to a start.
 CapabilityBoundingSet=
