@@ -57,9 +57,9 @@ class ChosenKind(Kind):
         :raises ComputeError: When one is not there, with those that are; when one is named twice.
         """
         self.looks += 1
-        # Of an instance without `start` there are only remains.
-        there = {name: found for name, found in read_instances(self.layout).items() if self.where(found).start in found.files}
-        by_id = {found.id: found for found in there.values()}
+        # Of an instance without `start` there are only remains, unless systemd runs it.
+        there = {name: found for name, found in read_instances(self.layout).items() if self.where(found).start in found.files or found.by_systemd}
+        by_id = {word: found for found in there.values() for word in (found.id, f"compute-{found.id}")}
         chosen = {item["name"]: there.get(item["name"]) or by_id.get(item["name"]) for item in items}
         lost = [name for name, instance in chosen.items() if instance is None]
         if lost and needed:
@@ -77,6 +77,15 @@ class ChosenKind(Kind):
             paused = instance.power == "running" and state not in (None, "running")
             found[name] = Found({"id": instance.id, "power": "paused" if paused else instance.power}, instance.owned, instance)
         return found
+
+    def refusal(self, name: str, found: Found) -> str:
+        instance: Instance = found.raw
+        if not instance.trouble or self.params["state"] == "stopped":
+            return ""
+        return (
+            f"{instance.trouble} Who did that, QEMU's user or a person? Run site, which writes its files anew; if it was not you, stop it first, "
+            f"and look at what it did (journalctl -u {systemd.unit(instance.id)})."
+        )
 
     def where(self, instance: Instance) -> InstancePaths:
         """Give where an instance's files stand."""

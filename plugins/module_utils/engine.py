@@ -52,6 +52,7 @@ class Change:
     :ivar facts: More keys for the item's entry in ``results``.
     :ivar shared: Whether it is about what all items share (:meth:`Kind.common`).
     :ivar postponed: Whether that was to be removed, and stays for an item that failed.
+    :ivar refusal: Why it is not done, where that is this item's own trouble: it fails, and the others are done.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Change:
     effect: str = ""
     shared: bool = False
     postponed: bool = False
+    refusal: str = ""
 
 
 class Kind:
@@ -121,6 +123,10 @@ class Kind:
     def in_the_way(self, name: str, found: Found) -> str:
         """Say that something that is not ours stands in the way of a declared item."""
         return f"{self.noun} {name}: ikcloud.compute did not make what is there under this name, and leaves it alone. Rename it or remove it."
+
+    def refusal(self, name: str, found: Found) -> str:
+        """Say why nothing is done with an item of ours, "" where something can be: one that somebody hostile has in hand stops no other."""
+        return ""
 
     def begin(self, work: list[Work]) -> list[Work]:
         """Hear which items' steps are about to run side by side, and put them in order: what one process can do for all of them is done here."""
@@ -209,6 +215,7 @@ def converge(kind: Kind, check_mode: bool) -> Item:
         kind.warnings += lacking if check_mode else []
         raise_all([] if check_mode else lacking)
         diff = [entry for change in changes if change.steps for entry in _diff(kind, change)]
+        refused = {change.name: ComputeError(change.refusal) for change in changes if change.refusal}
         failures: dict[str, ComputeError] = {}
         done: list[Step] = []
         unseen: Item = {}  # why the second observation failed
@@ -220,6 +227,7 @@ def converge(kind: Kind, check_mode: bool) -> Item:
                 _verify(kind, items, have, absent, failures)
             except Exception as error:
                 unseen = failure_of(error)
+    failures = {**refused, **failures}
     result = _report(kind, changes, diff, failures, done if failures else None, None if check_mode or unseen else have)
     if unseen:
         words = f"The changes were made, but the node could not be looked at afterwards: {unseen['msg']}"
@@ -243,8 +251,11 @@ def plan(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool) ->
             if not absent:
                 problems.append(kind.in_the_way(name, found))
             continue
+        refusal = kind.refusal(name, found) if found is not None else ""
         try:
-            if not absent:
+            if refusal:
+                changes.append(Change(name, refusal=refusal))
+            elif not absent:
                 changes.append(kind.change(item, found))
             elif found is not None:
                 changes.append(kind.remove(name, found))

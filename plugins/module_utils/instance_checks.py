@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import pwd
 import re
@@ -17,6 +18,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_wor
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.memory import memory_limit, node_memory
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import link_problem, mac_problem, name_problem
+from ansible_collections.ikcloud.compute.plugins.module_utils.untrusted import parse_json
 
 Item = dict[str, Any]
 # QEMU splits values at "," and systemd expands "%": a path with these, or with what /bin/sh reads, is refused.
@@ -57,6 +59,10 @@ def item_problems(where: str, item: Item, layout: Layout, as_root: bool) -> list
     found += _range(f"{where}.memory", item["memory"], MIN_MEMORY, 1 << 30)
     found += _range(f"{where}.cpu_max", item["cpu_max"], item["cpu"], MAX_CPUS)
     found += _range(f"{where}.memory_max", item["memory_max"], item["memory"], 1 << 30)
+    try:
+        parse_json(json.dumps(item.get("labels") or {}), f"{where}.labels")
+    except ComputeError as error:
+        found.append(f"{error.message} They could not be read back from the node; declare less.")
     found += _range(f"{where}.grace", item["grace"], 0, MAX_GRACE)
     if len(item["volumes"]) > qemu.MAX_DISKS:
         found.append(f"{where}.volumes: {len(item['volumes'])} disks are too many; {qemu.MAX_DISKS} fit beside the instance's own.")

@@ -26,6 +26,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instances import I
 from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_works
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, folder_drift, root_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask, Planner
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import fits
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp_script import qmp_script
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import MakeFolder, Remove, Run, Step, Write, read_plain
 from ansible_collections.ikcloud.compute.plugins.module_utils.stop_script import stop_script
@@ -118,7 +119,7 @@ class InstanceKind(Kind):
             complete = layout.instance(f"compute-{instance.id}").start in instance.files
             if not complete and not instance.owned:
                 continue  # a seed's files, or somebody else's folder
-            if complete and instance.owned and instance.name != name:
+            if complete and instance.owned and instance.name not in (name, f"compute-{instance.id}"):
                 found[name] = Found({"id": instance.id, "name": instance.name}, owned=False, raw=instance)
                 name = instance.name
             found[name] = Found(properties(instance), owned=instance.owned, raw=instance)
@@ -140,7 +141,7 @@ class InstanceKind(Kind):
             raise ComputeError(
                 f"instance {name} is there with the id {now.id}, and {qemu.identifier(item)} is declared.", "An id can't be changed; remove the instance first."
             )
-        creating = where.start not in now.files
+        creating = where.start not in now.files and not now.trouble
         accel, settled = self._accel(item, now, creating)
         stays = item["power"] == "running" and now.power == "running" and now.running is not None
         item = qemu.reserve(item, now.running if stays else None)
@@ -152,10 +153,16 @@ class InstanceKind(Kind):
         self._write_files(change, item, now, accel, settled)
         if not creating:
             running = qemu.differences(now.running or [], options) if stays and not now.silent else None
-            written = qemu.differences(now.options, options)
+            written = qemu.differences(now.options, options) if not now.trouble else []
             # What was edited in the script alone is not so in the guest.
             change.reasons += [phrase if running is None or phrase in running else f"start says: {phrase}" for phrase in written]
-        if not creating and now.labels != item["labels"]:
+        if now.trouble:
+            change.reasons.append(now.trouble.rstrip("."))
+            change.warnings.append(
+                f"instance {name} (compute-{now.id}): {now.trouble} Its files are written anew. Who did that, QEMU's user or a person? If it was not "
+                f"you, its guest may have broken out of its QEMU: stop it, and look at what it did (journalctl -u {systemd.unit(now.id)})."
+            )
+        elif not creating and now.labels != item["labels"]:
             differing = {key for key in {*now.labels, *item["labels"]} if now.labels.get(key) != item["labels"].get(key)}
             change.reasons.append(f"labels differ: {', '.join(sorted(differing))}")
         self._set_power(change, item, now, self._adjust(change, item, now, options) if stays else self._unsupervised(item, now))
@@ -181,8 +188,10 @@ class InstanceKind(Kind):
             change.steps.append(ForgetUnit(("systemctl", "reset-failed", systemd.unit(now.id)), stage=3))
         if systemd.drop_in_path(now.id) in now.files or now.drop_in_left:
             change.steps += self._without_drop_in(now, stage=5)
-        # Last of all: by its folder an interrupted removal is found again.
+        # Last of all: by its folder an interrupted removal is found again, and by its name who it was.
         change.steps.append(Remove(now.folder, tree=True, stage=5))
+        record = self.layout.instance(f"compute-{now.id}").record
+        change.steps += [Remove(record, stage=5)] if record in now.files else []
         return change
 
     def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
@@ -301,6 +310,10 @@ class InstanceKind(Kind):
         if creating or drift:
             change.steps.append(MakeFolder(where.folder, 0o750, self._owner(item)))
             change.reasons += [drift] if drift and not creating else []
+        record = "" if fits(item["name"], now.id) else f"{item['name']}\n"
+        if record and now.files.get(where.record) != (record, 0o644):
+            change.steps.append(Write(where.record, record))
+            change.reasons += [] if creating else [f"{where.record} differs"]
         start = qemu.start_script(item, layout, accel)
         if now.files.get(where.start) != (start, 0o755):
             settle = None if settled else (lambda: qemu.start_script(item, layout, self._probe(item)))

@@ -16,23 +16,29 @@ from ansible_collections.ikcloud.compute.plugins.module_utils import live, qemu,
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import side_by_side
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import MAX_NAME, fits, mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import command_line, locked_by, taps_held
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked
 from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import pending_seed
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import read_plain
+from ansible_collections.ikcloud.compute.plugins.module_utils.untrusted import read_text
 
 States = dict[str, dict[str, str]]
 # A folder without `start` that holds one of these, or nothing, is what an interrupted run left of an instance.
 _OURS = {"start", "stop", "qmp", "qmp.sock", "vnc.sock", "console.sock", "console.log", "console.log.end", "agent.sock"}
 
 
+_GONE = "start is not there, and systemd runs it all the same."
+_UNMARKED = "start does not bear our mark, and systemd runs it all the same."
+
+
 @dataclass
 class Instance:
     """One folder below run/instances.
 
-    :ivar name: From the header of ``start``; ``compute-<id>`` where there is none.
-    :ivar owned: Whether ``start`` carries our mark, or only remains of ours are there.
-    :ivar files: Text and mode of ``start``, ``stop`` and the unit's drop-in, as far as they are there.
+    :ivar name: As root wrote it down, else from the header of ``start`` where the id fits it; ``compute-<id>`` where nothing credible says it.
+    :ivar owned: Whether ``start`` carries our mark, only remains of ours are there, or systemd runs it.
+    :ivar trouble: What is wrong with what QEMU's user can write, a phrase; "" for nothing. It is then read from what root has.
+    :ivar files: Text and mode of ``start``, ``stop``, the unit's drop-in and the name that root wrote down, as far as they are there.
     :ivar drop_in_left: Whether of the unit's drop-in only its folder is there, empty: an interrupted run left it.
     :ivar options: QEMU's options as ``start`` has them.
     :ivar pid: Of the QEMU that runs, else 0.
@@ -51,6 +57,7 @@ class Instance:
     id: str
     folder: str
     owned: bool = True
+    trouble: str = ""
     files: dict[str, tuple[str, int]] = field(default_factory=dict)
     drop_in_left: bool = False
     labels: dict[str, Any] = field(default_factory=dict)
@@ -86,6 +93,11 @@ class Instance:
         return self.unit.get("ActiveState") in ("active", "activating", "deactivating", "reloading")
 
     @property
+    def by_systemd(self) -> bool:
+        """Whether systemd runs it, starts it at boot, or tried to: what it does under our template is ours, whatever a file says."""
+        return self.enabled or self.unit.get("ActiveState", "inactive") != "inactive" or systemd.drop_in_path(self.id) in self.files
+
+    @property
     def outdated(self) -> bool:
         """Whether systemd has its unit otherwise than the files have it by now. Of a drop-in in a new folder systemd 252 does not say so itself."""
         path, read = systemd.drop_in_path(self.id), self.unit.get("DropInPaths")
@@ -115,9 +127,13 @@ def read_instances(
         names = sorted(os.listdir(layout.instances))
     except OSError:
         names = []
-    folders = [name for name in names if instance_id(name)]
-    folders += sorted({f"compute-{identifier}" for identifier in [*(also or []), *enabled]} - set(folders))
-    for name in folders:
+    known: States = {}
+    if units:
+        known = systemd.loaded() if loaded is None else loaded
+    folders = {name for name in names if instance_id(name)}
+    folders |= {name[: -len(".name")] for name in names if name.endswith(".name") and instance_id(name[: -len(".name")])}
+    folders |= {f"compute-{identifier}" for identifier in [*(also or []), *enabled, *systemd.running_ids(known)]}
+    for name in sorted(folders):
         instance = _read(layout, name)
         instance.enabled = instance.id in enabled
         found.append(instance)
@@ -125,7 +141,6 @@ def read_instances(
     asked = [instance for instance in found if talk and instance.owned and instance.running is not None]
     questions: list[Callable[[], None]] = []
     if units and found:
-        known = systemd.loaded() if loaded is None else loaded
         names = [systemd.unit(instance.id) for instance in found if instance.pid or systemd.unit(instance.id) in known]
         questions.append(lambda: states.update(systemd.states(names) if stale else known))
     questions += [partial(_talk, instance, layout) for instance in asked]
@@ -137,10 +152,30 @@ def read_instances(
         instance.unit = states.get(systemd.unit(instance.id), unknown)
         if not instance.files and not os.path.isdir(instance.folder) and not instance.enabled and not instance.managed:
             continue
+        if units and not instance.owned and instance.by_systemd:
+            instance.owned, instance.trouble = True, instance.trouble or _UNMARKED
+        if units and instance.managed and layout.instance(f"compute-{instance.id}").start not in instance.files:
+            instance.trouble = instance.trouble or _GONE
+        if instance.trouble and instance.name == f"compute-{instance.id}":
+            instance.name = _named_by_links(instance.id) or instance.name
         if instance.name in by_name:
             instance.name = f"compute-{instance.id}"
         by_name[instance.name] = instance
     return by_name
+
+
+def _named_by_links(identifier: str) -> str:
+    """Give the name of an instance whose files don't say it, as its links do: their aliases are root's."""
+    begin = mark("instance", "")
+    for link in os.listdir("/sys/class/net"):
+        try:
+            with open(f"/sys/class/net/{link}/ifalias", encoding="utf-8", errors="replace") as stream:
+                alias = stream.read().strip()
+        except OSError:
+            continue
+        if alias.startswith(begin) and fits(alias[len(begin) :], identifier):
+            return alias[len(begin) :]
+    return ""
 
 
 def _talk(instance: Instance, layout: Layout) -> None:
@@ -209,16 +244,26 @@ def _read(layout: Layout, name: str) -> Instance:
     identifier = instance_id(name) or ""
     instance = Instance(name, identifier, where.folder)
     instance.owner = _owner(where.folder)
-    for path in (where.start, where.stop, where.qmp_script, systemd.drop_in_path(identifier)):
-        read = read_plain(path)
+    problems: list[str] = []
+    for path in (where.start, where.stop, where.qmp_script, where.record, systemd.drop_in_path(identifier)):
+        try:
+            read = read_text(path)
+        except ComputeError as error:
+            read = None
+            problems += [error.message] if path == where.start else []
         if read:
             instance.files[path] = read
     instance.drop_in_left = systemd.left_over_drop_in(identifier)
+    recorded = instance.files.get(where.record, ("", 0))[0].strip()
+    claimed = []
     if where.start in instance.files:
-        parsed = qemu.parse_script(instance.files[where.start][0])
+        parsed = qemu.parse_script(instance.files[where.start][0], problems)
         instance.owned = parsed is not None
         if parsed:
-            instance.name, instance.labels, instance.options = parsed
+            said, instance.labels, instance.options = parsed
+            claimed.append(said)
+            if said != recorded and not fits(said, identifier):
+                problems.append(f"start says that it is {said[:MAX_NAME]}, whose id it does not have.")
     else:
         instance.owned = left_over(where.folder, name)
     instance.pid = locked_by(where.pid)
@@ -226,8 +271,9 @@ def _read(layout: Layout, name: str) -> Instance:
     if words:
         instance.running = qemu.parse_options(words[1:])
         instance.runs_as = _owner(f"/proc/{instance.pid}")
-        if where.start not in instance.files:
-            instance.name = dict(instance.running).get("-name", name)
+        claimed.append(dict(instance.running).get("-name", ""))
+    instance.trouble = problems[0] if problems else ""
+    instance.name = recorded or next((said for said in claimed if fits(said, identifier)), "") or name
     return instance
 
 
@@ -240,13 +286,16 @@ def _owner(folder: str) -> str:
 
 def left_over(folder: str, name: str) -> bool:
     """Tell whether a folder without ``start`` was an instance's all the same, not only a seed's or somebody else's."""
+    # There may be any number of files: they are not listed.
+    if any(os.path.lexists(f"{folder}/{file}") for file in (*sorted(_OURS), f"{name}.pid")):
+        return True
     try:
-        entries = os.listdir(folder)
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
     except FileNotFoundError:
         return True
     except OSError:
         return False
-    return not entries or any(entry in _OURS or entry == f"{name}.pid" for entry in entries)
 
 
 def pending(instance: Instance, want: qemu.Options) -> list[str]:

@@ -66,6 +66,11 @@ class InstancePaths:
         return self._file("meta_data.cfg")
 
     @property
+    def record(self) -> str:
+        """Where root writes down the name of one whose id does not follow from it: beside the folder, which is QEMU's user's to write in."""
+        return f"{self.folder}.name"
+
+    @property
     def pid(self) -> str:
         return self._file(f"{self.name}.pid")
 

@@ -30,6 +30,11 @@ def short_id(kind: str, name: str) -> str:
     return hashlib.sha256(f"{kind}/{name}".encode()).hexdigest()[:8]
 
 
+def fits(name: str, identifier: str) -> bool:
+    """Tell whether a name that somebody claims may be that of the instance with these digits: nobody can claim another one's."""
+    return name_problem("name", name) is None and short_id("instance", name) == identifier
+
+
 def mac_address(name: str) -> str:
     """Give the stable MAC address of a named port.
 

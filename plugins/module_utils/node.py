@@ -82,6 +82,7 @@ def instance_facts(instance: Instance, layout: Layout) -> Facts:
         "running": instance.power != "stopped",
         "enabled": instance.enabled,
         "supervisor": described["supervisor"],
+        **({"error": instance.trouble} if instance.trouble else {}),
     }
 
 

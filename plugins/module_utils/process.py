@@ -9,8 +9,12 @@ import fcntl
 import os
 import struct
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.untrusted import MAX_TEXT
+
 # struct flock in fcntl(2) on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
 _FLOCK = "hhqqi4x"
+# Arguments of a QEMU, at most: they are compared one by one, and the longest command of ours has some hundreds.
+MAX_WORDS = 2000
 
 
 def locked_by(pidfile: str) -> int:
@@ -39,13 +43,18 @@ def locked_by(pidfile: str) -> int:
 
 
 def command_line(pid: int) -> list[str] | None:
-    """Give the arguments that a process was started with (proc(5), cmdline), or None when it is gone or not ours to see."""
+    """Give the arguments that a process was started with (proc(5), cmdline), or None when it is gone, not ours to see, or has more than QEMU ever has.
+
+    The process may have written something else there.
+    """
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as stream:
-            text = stream.read()
+            text = stream.read(MAX_TEXT + 1)
     except OSError:
         return None
-    return [part.decode(errors="replace") for part in text.rstrip(b"\0").split(b"\0")] if text else None
+    if not text or len(text) > MAX_TEXT or text.count(b"\0") > MAX_WORDS:
+        return None
+    return [part.decode(errors="replace") for part in text.rstrip(b"\0").split(b"\0")]
 
 
 def taps_held(pid: int) -> set[str] | None:

@@ -11,8 +11,11 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import InstancePaths, Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER, mac_address, short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.process import MAX_WORDS
+from ansible_collections.ikcloud.compute.plugins.module_utils.untrusted import parse_json
 
 Item = dict[str, Any]
 Options = list[tuple[str, str]]
@@ -205,19 +208,25 @@ def start_script(item: Item, layout: Layout, accel: str) -> str:
     return "\n".join(lines) + "\n" + " \\\n  ".join(words) + "\n"
 
 
-def parse_script(text: str) -> tuple[str, dict[str, Any], Options] | None:
+def parse_script(text: str, problems: list[str] | None = None) -> tuple[str, dict[str, Any], Options] | None:
     """Read a ``start`` of ours back.
 
-    :returns: Name, labels and options; None when it does not carry our mark. What a person edited beyond reading is empty.
+    :param problems: Where is noted what is beyond reading.
+    :returns: Name, labels and options; None when it does not carry our mark. What is beyond reading is empty.
     """
+    problems = [] if problems is None else problems
     header = _HEADER.match(text)
     if not header:
         return None
     try:
-        labels = json.loads(header.group(2))
-    except ValueError:
+        labels = parse_json(header.group(2), "the labels in start")
+    except ComputeError as error:
         labels = {}
+        problems.append(error.message)
     words = _words(text[header.end() :].replace("\\\n", " "))
+    if len(words) > MAX_WORDS:
+        problems.append(f"the command in start has more than {MAX_WORDS} words.")
+        words = []
     balloon = _BALLOON.fullmatch(words[3]) if words[1:3] == ["--wait", "balloon"] and words[6:8] == ["&", "exec"] else None
     words = words[7:] if balloon else words
     given = parse_options(words[2:] if words[:1] == ["exec"] else [])

@@ -11,13 +11,16 @@ import os
 import pwd
 import re
 import shlex
-import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.untrusted import read_text
+
+# Seconds that the removal of a folder may take in which somebody made very many others.
+REMOVE_LIMIT = 600.0
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Remove(Step):
     def run(self) -> None:
         try:
             if self.tree and os.path.isdir(self.path) and not os.path.islink(self.path):
-                shutil.rmtree(self.path)
+                remove_tree(self.path)
             else:
                 remove_file(self.path)
         except OSError as error:
@@ -211,24 +214,46 @@ def user_ids(user: str) -> tuple[int, int]:
 def read_plain(path: str) -> tuple[str, int] | None:
     """Read a text file and its mode, following no link and waiting for no pipe: QEMU's user owns the instances' folders.
 
-    :returns: None when it is not there, not ours to read, or no plain file.
+    :returns: None when it is not there, not ours to read, no plain file, or too long.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+        return read_text(path)
+    except ComputeError:
         return None
-    mode = os.fstat(handle).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(handle)
-        return None
-    with os.fdopen(handle, "rb") as stream:
-        return stream.read().decode("utf-8", "replace"), stat.S_IMODE(mode)
 
 
 def remove_file(path: str) -> None:
     """Remove a file if it is there."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder and all in it. What we make has no folders in it: of such there may be thousands, one in the other, and ``rm`` manages those.
+
+    :raises ComputeError: When it can't be removed.
+    :raises OSError: Likewise.
+    """
+    # By a handle, so that nobody can lay a link where the folder is.
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        with os.scandir(folder) as entries:
+            deep = any(stat.S_ISDIR(_remove_or_keep(entry, folder)) for entry in entries)
+    finally:
+        os.close(folder)
+    if deep:
+        run(("rm", "-rf", "--", path), timeout=REMOVE_LIMIT)
+    else:
+        os.rmdir(path)
+
+
+def _remove_or_keep(entry: os.DirEntry[str], folder: int) -> int:
+    """Remove what is no folder; give its mode."""
+    mode = entry.stat(follow_symlinks=False).st_mode
+    if not stat.S_ISDIR(mode):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(entry.name, dir_fd=folder)
+    return mode
 
 
 def run_ip_batch(lines: list[str]) -> tuple[int, str] | None:

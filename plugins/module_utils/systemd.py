@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
@@ -19,6 +20,7 @@ UNIT_FOLDER = "/etc/systemd/system"
 TEMPLATE = "compute-instance@.service"
 WANTS = "multi-user.target.wants"
 CONSOLE, TIMER = "compute-console.service", "compute-console.timer"
+_UNIT = re.compile(r"compute-instance@([0-9a-f]{8})\.service")
 # What a guest's console log may hold before a timer that looks each minute cuts it to its end.
 CONSOLE_LIMIT_KIB = 1024
 CONSOLE_KEEP_KIB = 256
@@ -250,7 +252,16 @@ def enabled_ids() -> set[str]:
         names = os.listdir(f"{UNIT_FOLDER}/{WANTS}")
     except OSError:
         return set()
-    return {name[len("compute-instance@") : -len(".service")] for name in names if name.startswith("compute-instance@") and name.endswith(".service")}
+    return {match.group(1) for match in map(_UNIT.fullmatch, names) if match}
+
+
+def running_ids(known: dict[str, dict[str, str]]) -> set[str]:
+    """Give the instances that systemd runs, or is about to start or to stop, whether there are files of them or not.
+
+    :param known: As :func:`loaded` gives it.
+    """
+    running = (name for name, state in known.items() if state["ActiveState"] not in ("inactive", "failed"))
+    return {match.group(1) for match in map(_UNIT.fullmatch, running) if match}
 
 
 def timer_enabled() -> bool:

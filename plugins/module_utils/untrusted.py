@@ -25,8 +25,8 @@ MAX_TEXT = 1 << 20
 # What Ansible, too, can carry on: its own functions call themselves for each level.
 MAX_DEPTH = 32
 MAX_VALUES = 10_000
-# Digits of a number; Python before 3.11 takes quadratic time for more.
-MAX_DIGITS = 30
+# Digits of a number, for which Python takes quadratic time.
+MAX_DIGITS = 4000
 # An instance's folder has a dozen files.
 MAX_ENTRIES = 1000
 # A text, or a character that begins, ends or parts values.

@@ -142,6 +142,11 @@ instances:
     restart_reason:
       description: In what it differs.
       type: str
+    error:
+      description:
+        - What is wrong with what QEMU's user can write of it, such as a C(start) without our mark; empty if nothing is.
+        - The rest is then as far as it can be believed. P(ikcloud.compute.compute#role) writes its files anew if it is declared.
+      type: str
     snapshots:
       description: Its snapshots, oldest first, each with C(name), C(created) (UTC), and whether it has C(memory), of C(memory_bytes).
       type: list
@@ -201,6 +206,7 @@ def describe(instance: Instance, layout: Layout, console_lines: int) -> dict[str
         "qmp": where.qmp,
         "restart_required": bool(reasons),
         "restart_reason": "; ".join(reasons),
+        "error": instance.trouble,
         "snapshots": _snapshots(instance.id, about["disks"], layout),
     }
     if console_lines > 0:

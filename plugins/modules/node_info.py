@@ -151,7 +151,7 @@ node:
     instances:
       description:
         - By instance, its C(id), C(labels), C(cpu), C(memory) in MiB, the data C(volumes) that it has, C(supervisor), and whether it is C(running)
-          and C(enabled) to start at boot.
+          and C(enabled) to start at boot. Where what QEMU's user can write of it can't be believed, C(error) says so.
       type: dict
   sample:
     hostname: ik-node-01

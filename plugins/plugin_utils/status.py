@@ -169,6 +169,7 @@ def _instance(node: NodeState, entry: Mapping[str, Any], cloud: Cloud, gateways:
     notes = [
         *([] if name in cloud.instances else ["not declared"]),
         *([f"restart pending: {entry.get('restart_reason')}"] if entry.get("restart_required") else []),
+        *([f"can't be believed: {entry.get('error')}"] if entry.get("error") else []),
         *(["its unit has failed"] if entry.get("unit") == "failed" else []),
     ]
     return {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import kvm, process, qemu, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import pending, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import item
 
 # Holds the lock that QEMU holds on its pidfile, under a name and with arguments like QEMU's.
@@ -49,6 +51,8 @@ def make(layout: Layout, **declared: object) -> Path:
     folder = Path(qemu.paths(whole, layout).folder)
     folder.mkdir()
     (folder / "start").write_text(qemu.start_script(whole, layout, "tcg"), encoding="utf-8")
+    if "id" in declared:
+        Path(qemu.paths(whole, layout).record).write_text(f"{whole['name']}\n", encoding="utf-8")
     return folder
 
 
@@ -81,7 +85,7 @@ def test_owned_and_foreign(layout: Layout, tmp_path: Path) -> None:
 
 def test_links_are_not_followed(layout: Layout, tmp_path: Path) -> None:
     """The folder belongs to QEMU's user: what it links to must not be read as root."""
-    folder = make(layout, name="web-1", id="00000001")
+    folder = make(layout, name="web-1")
     (folder / "start").rename(tmp_path / "elsewhere")
     (folder / "start").symlink_to(tmp_path / "elsewhere")
     os.mkfifo(folder / "stop")
@@ -208,3 +212,96 @@ def test_loaded_units(monkeypatch: pytest.MonkeyPatch) -> None:
         "compute-instance@0000000a.service": {"ActiveState": "active", "SubState": "running"},
         "compute-instance@0000000b.service": {"ActiveState": "failed", "SubState": "failed"},
     }
+
+
+def as_systemd(monkeypatch: pytest.MonkeyPatch, **units: str) -> None:
+    """Have systemd run these, by id, in these states."""
+    known = {systemd.unit(name): {"ActiveState": state, "SubState": "running"} for name, state in units.items()}
+    monkeypatch.setattr(systemd, "is_running", lambda: True)
+    monkeypatch.setattr(systemd, "loaded", lambda: known)
+
+
+WEB = short_id("instance", "web-1")
+
+
+@pytest.mark.parametrize("left", ["no mark", "no start", "no folder", "a pipe", "1 GiB", "a link"])
+def test_what_systemd_runs_is_ours_whatever_the_files_say(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str) -> None:
+    make(layout, name="db-1")
+    folder = make(layout, name="web-1")
+    start = folder / "start"
+    if left == "no mark":
+        start.write_text("#!/bin/sh\nexec qemu-system-x86_64\n", encoding="utf-8")
+    elif left == "no folder":
+        shutil.rmtree(folder)
+    else:
+        start.unlink()
+    if left == "a pipe":
+        os.mkfifo(start)
+    elif left == "a link":
+        start.symlink_to(tmp_path / "run/instances" / f"compute-{short_id('instance', 'db-1')}" / "start")
+    elif left == "1 GiB":
+        with open(start, "wb") as stream:
+            stream.truncate(1 << 30)
+    as_systemd(monkeypatch, **{WEB: "active"})
+    found = read_instances(layout)
+    assert sorted(found) == [f"compute-{WEB}", "db-1"]
+    about = found[f"compute-{WEB}"]
+    assert (about.owned, about.power, about.managed) == (True, "running", True)
+    assert about.trouble and not found["db-1"].trouble
+
+
+def test_what_systemd_starts_at_boot_is_ours_too(layout: Layout, units: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (make(layout, name="web-1") / "start").write_text("#!/bin/sh\nexec something\n", encoding="utf-8")
+    as_systemd(monkeypatch)
+    assert not read_instances(layout)[f"compute-{WEB}"].owned
+    (units / "multi-user.target.wants" / systemd.unit(WEB)).symlink_to("/nowhere")
+    assert read_instances(layout)[f"compute-{WEB}"].owned
+
+
+def test_nobody_claims_another_ones_name(layout: Layout) -> None:
+    """The attacker's folder is the first in the order."""
+    victim = short_id("instance", "db-7")
+    whole = item(name="db-7", id="00000001")
+    folder = Path(qemu.paths(whole, layout).folder)
+    folder.mkdir()
+    (folder / "start").write_text(qemu.start_script(whole, layout, "tcg"), encoding="utf-8")
+    make(layout, name="db-7")
+    found = read_instances(layout)
+    assert {name: instance.id for name, instance in found.items()} == {"db-7": victim, "compute-00000001": "00000001"}
+    assert found["compute-00000001"].trouble == "start says that it is db-7, whose id it does not have."
+    assert not found["db-7"].trouble
+
+
+def test_a_declared_id_has_the_name_that_root_wrote_down(layout: Layout) -> None:
+    folder = make(layout, name="web-1", id="00000001")
+    assert (read_instances(layout)["web-1"].id, read_instances(layout)["web-1"].trouble) == ("00000001", "")
+    (folder / "start").write_text("#!/bin/sh\n# ikcloud.compute instance db-1\n# labels: {}\n", encoding="utf-8")
+    assert read_instances(layout)["web-1"].trouble == "start says that it is db-1, whose id it does not have."
+
+
+@pytest.mark.parametrize("labels", ["[" * 100_000, '{"a":' * 900 + "1" + "}" * 900, "1" + "0" * 400_000, "[" + "1," * 200_000 + "1]"])
+def test_hostile_labels_are_one_instances_trouble(layout: Layout, labels: str) -> None:
+    make(layout, name="db-1", labels={"node": "n"})
+    text = f"#!/bin/sh\n# ikcloud.compute instance web-1\n# labels: {labels}\nexec qemu-system-x86_64\n"
+    (make(layout, name="web-1") / "start").write_text(text, encoding="utf-8")
+    found = read_instances(layout)
+    assert (found["web-1"].labels, found["db-1"].labels) == ({}, {"node": "n"})
+    assert "the labels in start" in found["web-1"].trouble
+    assert not found["db-1"].trouble
+
+
+def test_a_command_of_too_many_words_is_not_compared(layout: Layout) -> None:
+    text = f"#!/bin/sh\n# ikcloud.compute instance web-1\n# labels: {{}}\nexec qemu-system-x86_64 {'-a b ' * 100_000}\n"
+    (make(layout, name="web-1") / "start").write_text(text, encoding="utf-8")
+    found = read_instances(layout)["web-1"]
+    assert (found.options, found.trouble) == ([], "the command in start has more than 2000 words.")
+
+
+def test_a_folder_of_any_number_of_files_is_looked_at(layout: Layout) -> None:
+    folder = make(layout, name="web-1")
+    (folder / "start").unlink()
+    for number in range(100):
+        (folder / str(number)).touch()
+    assert not read_instances(layout)[f"compute-{WEB}"].owned
+    (folder / "stop").touch()
+    assert read_instances(layout)[f"compute-{WEB}"].owned

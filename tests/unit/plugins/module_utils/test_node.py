@@ -88,6 +88,7 @@ def test_images_and_instances(tmp_path: Path) -> None:
     start = Path(layout.instance("compute-af95e879").start)
     start.parent.mkdir()
     start.write_text(qemu.start_script(declared, layout, "tcg"), encoding="utf-8")
+    Path(layout.instance("compute-af95e879").record).write_text("web-1\n", encoding="utf-8")
     found = node.read_node(layout)
     assert found["folders_ready"]
     assert found["images"]["small"] == {"format": "qcow2", "virtual_size": 1 << 30, "size": 32 + 65536, "ours": False}

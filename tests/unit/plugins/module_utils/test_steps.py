@@ -76,3 +76,21 @@ def test_commands_get_nothing_of_roots_environment(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TOKEN", "secret")
     assert "secret" not in run(["env"]).stdout
     assert {line.split("=")[0] for line in run(["env"]).stdout.splitlines()} <= {"LC_ALL", "PATH"}
+
+
+def test_a_folder_of_thousands_in_one_another_is_removed(tmp_path: Path) -> None:
+    """QEMU's user can make them; Python's own removal calls itself for each."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "start").touch()
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "folder" / "link").symlink_to(tmp_path / "kept")
+    os.mkfifo(tmp_path / "folder" / "pipe")
+    handle = os.open(tmp_path / "folder", os.O_RDONLY)
+    for _level in range(1200):
+        os.mkdir("d", dir_fd=handle)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = deeper
+    os.close(handle)
+    Remove(str(tmp_path / "folder"), tree=True).run()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

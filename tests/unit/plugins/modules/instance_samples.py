@@ -119,6 +119,8 @@ TALK: Item = {"name": "web-1", "id": "af95e879", "cpu": 2, "memory": 4096, "acce
 ALONE: Item = {**TALK, "supervisor": "none"}
 FOLDER = f"{ROOT}/run/instances/compute-af95e879"
 UNIT = "compute-instance@af95e879.service"
+# Its id does not follow from its name, so root writes that down.
+RECORD_STEP = f"install -D -m 0644 /dev/stdin {FOLDER}.name"
 FOLDER_STEP = f"install -d -m 0750 -o compute-service -g compute-service {FOLDER}"
 SHARED = [
     "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-instance@.service",

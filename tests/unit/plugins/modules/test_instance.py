@@ -21,6 +21,7 @@ from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_sam
     FOLDER,
     FOLDER_STEP,
     FULL,
+    RECORD_STEP,
     ROOT,
     SHARED,
     TALK,
@@ -40,6 +41,7 @@ def test_create_with_systemd() -> None:
     changes, have = after(declared(TALK), {})
     assert commands(changes) == [
         FOLDER_STEP,
+        RECORD_STEP,
         f"install -D -m 0755 /dev/stdin {FOLDER}/start",
         f"install -D -m 0755 /dev/stdin {FOLDER}/stop",
         f"install -D -m 0755 /dev/stdin {FOLDER}/qmp",
@@ -59,9 +61,9 @@ def test_create_alone() -> None:
     """As root QEMU runs as its user; for anybody else as themselves."""
     changes, _have = after(declared(ALONE), {})
     scripts = [f"install -D -m 0755 /dev/stdin {FOLDER}/{script}" for script in ("start", "stop", "qmp")]
-    assert commands(changes) == [FOLDER_STEP, *scripts, f"runuser -u compute-service -- {FOLDER}/start"]
+    assert commands(changes) == [FOLDER_STEP, RECORD_STEP, *scripts, f"runuser -u compute-service -- {FOLDER}/start"]
     changes, _have = after(declared(ALONE, as_root=False), {})
-    assert commands(changes) == [f"install -d -m 0750 {FOLDER}", *scripts, f"{FOLDER}/start"]
+    assert commands(changes) == [f"install -d -m 0750 {FOLDER}", RECORD_STEP, *scripts, f"{FOLDER}/start"]
 
 
 def test_nothing_of_nothing() -> None:
@@ -218,6 +220,7 @@ def test_remove_and_the_last_one_takes_all() -> None:
         "rm -f /etc/systemd/system/compute-instance@0a1b2c3d.service.d/ikcloud-compute.conf",
         "rmdir --ignore-fail-on-non-empty /etc/systemd/system/compute-instance@0a1b2c3d.service.d",
         f"rm -rf {ROOT}/run/instances/compute-0a1b2c3d",
+        f"rm -f {ROOT}/run/instances/compute-0a1b2c3d.name",
         "systemctl daemon-reload",
     ]
     last = again(kind, state="absent", purge=True)
@@ -227,6 +230,7 @@ def test_remove_and_the_last_one_takes_all() -> None:
         f"systemctl stop {UNIT}",
         f"systemctl reset-failed {UNIT}",
         f"rm -rf {FOLDER}",
+        f"rm -f {FOLDER}.name",
         "systemctl disable --now compute-console.timer",
         "rm -f /etc/systemd/system/compute-instance@.service",
         "rm -f /etc/systemd/system/compute-console.service",
@@ -274,7 +278,7 @@ def test_remove_with_a_grace_of_its_own() -> None:
     assert commands(changes)[1:4] == [f"runuser -u compute-service -- {FOLDER}/stop 0", f"systemctl stop {UNIT}", f"systemctl reset-failed {UNIT}"]
     kind, have = running(ALONE)
     changes, _left = after(again(kind, {"name": "web-1"}, state="absent"), have)
-    assert commands(changes) == [f"runuser -u compute-service -- {FOLDER}/stop", f"rm -rf {FOLDER}"]
+    assert commands(changes) == [f"runuser -u compute-service -- {FOLDER}/stop", f"rm -rf {FOLDER}", f"rm -f {FOLDER}.name"]
 
 
 def test_purge_leaves_what_is_listed_and_what_is_foreign() -> None:
@@ -365,3 +369,23 @@ def test_any_change_converges(first: list[Item], second: list[Item]) -> None:
     _changes, have = after(kind, have)
     assert have == {}
     assert kind.shared == {}
+
+
+def test_one_whose_start_is_denied_is_made_anew_and_said() -> None:
+    """What systemd runs is ours: the node's other instances don't wait for it."""
+    kind, have = running({"name": "web-1"})
+    now = have["web-1"].raw
+    start = f"{now.folder}/start"
+    for files in ({start: ("#!/bin/sh\nexec something\n", 0o755)}, {}):
+        denied = replace(now, files={**{path: file for path, file in now.files.items() if path != start}, **files}, trouble="start is not ours.", options=[])
+        changes, _left = after(again(kind, {"name": "web-1"}), {"web-1": Found(have["web-1"].props, True, denied)})
+        assert [step.text for step in changes[0].steps if isinstance(step, WriteStart)] == [f"install -D -m 0755 /dev/stdin {start}"]
+        assert (changes[0].action, changes[0].reasons) == ("update", ["start is not ours"])
+        assert f"instance web-1 (compute-{now.id}): start is not ours. Its files are written anew." in changes[0].warnings[0]
+    changes, left = after(again(kind, purge=True), {"web-1": Found(have["web-1"].props, True, denied)})
+    assert left == {} and f"systemctl stop compute-instance@{now.id}.service" in commands(changes)
+
+
+def test_labels_that_could_not_be_read_back_are_refused() -> None:
+    kind = declared({"name": "web-1", "labels": {"a": [[]] * 20_000}})
+    assert kind.problems(0, kind.items["web-1"])[0].startswith("instances[0].labels has more than 10000 values. They could not be read back")

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, argument_spec
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
@@ -113,3 +115,21 @@ def test_what_is_said_of_it() -> None:
     _commands, reasons, change = plan("restarted", "running")
     assert (reasons, change.effect) == (["asked to be restarted"], "restart")
     assert plan("paused", "paused")[2].action == "none"
+
+
+def test_one_that_cannot_be_believed_is_only_stopped_and_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "nothing_else_changes", lambda root, check_mode: nullcontext())
+    for state, done in (("restarted", ["web-2"]), ("stopped", ["web-1", "web-2"])):
+        names = {"web-1": "0a1b2c3d", "web-2": "0a1b2c3e"}
+        validated = ArgumentSpecValidator(argument_spec(PowerKind)).validate({"instances": list(names), "state": state})
+        kind = PowerKind(validated.validated_parameters)
+        have = {
+            name: Found({"id": digits, "power": "running"}, True, Instance(name, digits, "/nowhere", unit={"ActiveState": "active"}))
+            for name, digits in names.items()
+        }
+        kind.first = dict.fromkeys(names, 0)
+        have["web-1"].raw.trouble = "start is not ours."
+        monkeypatch.setattr(kind, "observe", lambda items, have=have: have)
+        result = engine.converge(kind, check_mode=True)
+        assert [entry["name"] for entry in result["results"] if entry["action"] == "update"] == done
+        assert ("instance web-1: start is not ours. Who did that" in result.get("msg", "")) is (state == "restarted")
