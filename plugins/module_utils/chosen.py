@@ -11,7 +11,7 @@ from typing import Any
 from ansible_collections.ikcloud.compute.plugins.module_utils import qmp, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import DEFAULT_ROOT, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import StartInstance, StopInstance
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import StartInstance, StopUnit, power_off
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, InstancePaths, Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask
@@ -107,10 +107,9 @@ class ChosenKind(Kind):
         instance: Instance = have.raw
         steps: list[Step] = []
         if not instance.managed or grace is not None:
-            words = (self.where(instance).stop,) if grace is None else (self.where(instance).stop, str(grace))
-            steps.append(StopInstance((*as_user(instance), *words), pidfile=self.where(instance).pid, stage=STAGE_STOP))
+            steps.append(power_off(instance, self.where(instance), as_user(instance), grace, STAGE_STOP))
         if instance.managed:
-            steps.append(Run(("systemctl", "stop", systemd.unit(instance.id)), stage=STAGE_STOP))
+            steps.append(StopUnit(("systemctl", "stop", systemd.unit(instance.id)), id=instance.id, grace=grace, stage=STAGE_STOP))
         return steps
 
     def start(self, instance: Instance) -> list[Step]:

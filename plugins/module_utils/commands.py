@@ -33,6 +33,10 @@ PACKAGES = {
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 
+class TookTooLongError(ComputeError):
+    """A command did not end in its time, and was stopped."""
+
+
 def find_tool(tool: str) -> str | None:
     """Give the path of a tool on this node, or None."""
     return shutil.which(tool, path=PATH)
@@ -73,7 +77,7 @@ def run(
         hint = f"Install the package {PACKAGES[argv[0]]}, or run the role ikcloud.compute.prepare." if argv[0] in PACKAGES else ""
         raise ComputeError(f"{argv[0]} is not installed on this node.", hint) from None
     except subprocess.TimeoutExpired:
-        raise ComputeError(f"`{shlex.join(argv)}` did not end within {timeout:g} s and was stopped.") from None
+        raise TookTooLongError(f"`{shlex.join(argv)}` did not end within {timeout:g} s and was stopped.") from None
     if check and done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip() or "it said nothing").replace("\n", "; ")
         raise ComputeError(f"`{shlex.join(argv)}` failed with status {done.returncode}: {words}")

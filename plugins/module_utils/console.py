@@ -1,17 +1,75 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The script ``run/console``, which joins a person's terminal to an instance's serial console. It takes nothing but python3."""
+"""The scripts ``run/console`` and ``run/qmp``, by which a person speaks to an instance's guest and to its QEMU. They take nothing but python3.
+
+They are root's, and root may run them: what stands in the instances' folders, which are QEMU's user's, is neither run nor believed.
+"""
 
 from __future__ import annotations
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER
 
-_SCRIPT = '''\
-#!/usr/bin/python3 -I
-# %(owner)s: joins this terminal to the serial console of an instance.
-# Usage: console NAME    Ctrl-] leaves; without a name, or with a wrong one, it says which there are
+# How both find an instance: by a name that its id fits, or that root has written down, and by its id.
+_FIND = r"""
+INSTANCES = "%(instances)s"
+
+
+def read(path, flags=0):
+    # A link is not followed, a pipe not waited for.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    try:
+        return os.read(handle, 512).decode("utf-8", "replace") if stat.S_ISREG(os.fstat(handle).st_mode) else ""
+    finally:
+        os.close(handle)
+
+
+def named(folder):
+    try:
+        return read(os.path.join(INSTANCES, folder + ".name")).strip()
+    except OSError:
+        pass
+    try:
+        start = read(os.path.join(INSTANCES, folder, "start"), os.O_NOFOLLOW)
+    except OSError:
+        return ""
+    match = re.match(r"#!/bin/sh\n# %(pattern)s instance ([a-z0-9-]+)\n", start)
+    # QEMU's user writes there, who could claim to be another one.
+    fits = match and "compute-" + hashlib.sha256(("instance/" + match.group(1)).encode()).hexdigest()[:8] == folder
+    return match.group(1) if fits else ""
+
+
+def find(name, usage):
+    # Folders are root's to make.
+    folders = [folder for folder in sorted(os.listdir(INSTANCES)) if re.fullmatch("compute-[0-9a-f]{8}", folder)]
+    names = {named(folder): folder for folder in folders}
+    names.pop("", None)
+    folder = names.get(name) or next((folder for folder in folders if name and folder in (name, "compute-" + name)), None)
+    if folder is None:
+        wrong = "No instance %%s. " %% ascii(name)[1:-1] if name else ""
+        sys.exit("%%s%%s. There is: %%s." %% (wrong, usage, ", ".join(sorted(names)) or "none"))
+    return os.path.join(INSTANCES, folder)
+
+
+def connect(path):
+    # The very file that was looked at: a link could lead to anybody's.
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(handle).st_mode):
+            sys.exit("%%s is not a socket." %% path)
+        client = socket.socket(socket.AF_UNIX)
+        client.connect("/proc/self/fd/%%d" %% handle)
+        return client
+    finally:
+        os.close(handle)
+"""
+
+_CONSOLE = r"""#!/usr/bin/python3 -I
+# %(owner)s: joins this terminal to the serial console of an instance, or shows what that has said.
+# Usage: console NAME          Ctrl-] leaves; without a name, or with a wrong one, it says which there are
+#        console --log NAME    the end of what it has said, and what it goes on to say; Ctrl-C leaves
+import hashlib
 import os
 import re
 import select
@@ -19,46 +77,16 @@ import socket
 import stat
 import sys
 import termios
+import time
 import tty
+%(find)s
 
-INSTANCES = "%(instances)s"
-LEAVE = b"\\x1d"  # Ctrl-]
-
-
-def instances():
-    """Folders by name and by id."""
-    found = {}
-    for folder in sorted(os.listdir(INSTANCES)):
-        try:
-            # The folder is QEMU's to write in: a link is not followed, a pipe not waited for.
-            handle = os.open(os.path.join(INSTANCES, folder, "start"), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            start = os.read(handle, 512).decode("utf-8", "replace") if stat.S_ISREG(os.fstat(handle).st_mode) else ""
-        finally:
-            os.close(handle)
-        match = re.match(r"#!/bin/sh\\n# %(pattern)s instance ([a-z0-9-]+)\\n", start)
-        if match:
-            found[match.group(1)] = folder
-    return found
-
-
-def connect(path):
-    """A socket that is connected to the very file that was looked at: a link could lead to anybody's."""
-    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISSOCK(os.fstat(handle).st_mode):
-            sys.exit("%%s is not a socket." %% path)
-        console = socket.socket(socket.AF_UNIX)
-        console.connect("/proc/self/fd/%%d" %% handle)
-        return console
-    finally:
-        os.close(handle)
+LEAVE = b"\x1d"  # Ctrl-]
+END = 16384
 
 
 def join(console):
-    """Copy both ways until the guest's end, ours or Ctrl-]."""
+    # Both ways, until the guest's end, ours or Ctrl-].
     terminal = sys.stdin.fileno()
     while True:
         ready = select.select([terminal, console], [], [])[0]
@@ -75,38 +103,158 @@ def join(console):
                 return "Left the console."
 
 
+def plain(said):
+    # What would move the cursor, or more, is left out.
+    text = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", said.decode("utf-8", "replace"))
+    return "".join(letter for letter in text if letter in "\n\t" or letter.isprintable())
+
+
+def follow(path):
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        sys.exit("%%s: %%s" %% (path, error.strerror))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        sys.exit("%%s is no plain file." %% path)
+    place = max(0, os.fstat(handle).st_size - END)
+    while True:
+        said = os.pread(handle, 65536, place)
+        place += len(said)
+        sys.stdout.write(plain(said))
+        sys.stdout.flush()
+        if not said:
+            # A timer cuts it to its end now and then.
+            place = min(place, os.fstat(handle).st_size)
+            time.sleep(0.3)
+
+
 def main():
-    found = instances()
-    name = sys.argv[1] if len(sys.argv) == 2 else ""
-    folder = found.get(name) or next((folder for folder in found.values() if name and folder in (name, "compute-" + name)), None)
-    if folder is None:
-        sys.exit("%%sUsage: console NAME. There is: %%s." %% ("No instance %%s. " %% name if name else "", ", ".join(sorted(found)) or "none"))
-    path = os.path.join(INSTANCES, folder, "console.sock")
+    words = [word for word in sys.argv[1:] if word != "--log"]
+    folder = find(words[0] if len(words) == 1 else "", "Usage: console [--log] NAME")
+    if "--log" in sys.argv[1:]:
+        try:
+            follow(os.path.join(folder, "console.log"))
+        except (KeyboardInterrupt, BrokenPipeError):
+            return
+    path = os.path.join(folder, "console.sock")
     try:
         console = connect(path)
     except OSError as error:
-        sys.exit("%%s does not run: %%s: %%s" %% (name, path, error.strerror))
-    print("Joined %%s. Ctrl-] leaves. Nothing to see? Press Enter; only one at a time can be here." %% name, flush=True)
+        sys.exit("%%s does not run: %%s: %%s" %% (words[0], path, error.strerror))
+    print("Joined %%s. Ctrl-] leaves. Nothing to see? Press Enter; only one at a time can be here." %% words[0], flush=True)
     former = termios.tcgetattr(sys.stdin) if sys.stdin.isatty() else None
     try:
         if former:
             tty.setraw(sys.stdin)
-        words = join(console)
+        said = join(console)
     finally:
         if former:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, former)
-    print("\\r\\n" + words)
+    print("\r\n" + said)
 
 
 main()
-'''
+"""
+
+_QMP = r"""#!/usr/bin/python3 -I
+# %(owner)s: has the QEMU of an instance do one command of its control protocol (QMP), and prints the answer.
+# Usage: qmp NAME COMMAND ['{"argument": "value"}']    such as: qmp web-1 query-status
+import hashlib
+import json
+import os
+import re
+import socket
+import stat
+import sys
+import time
+%(find)s
+
+USAGE = "Usage: qmp NAME COMMAND [ARGUMENTS as JSON]"
+# Bytes and seconds that all answers may take.
+LONGEST, LIMIT = 1 << 24, 30
+
+
+def refuse(word):
+    raise ValueError(word)
+
+
+class Monitor:
+    def __init__(self, client):
+        self.client, self.rest, self.left, self.until = client, b"", LONGEST, time.monotonic() + LIMIT
+
+    def heard(self, wanted):
+        # What QEMU had to say to the client before us may come first, the rest of a line too.
+        while True:
+            line, end, rest = self.rest.partition(b"\n")
+            if end:
+                self.rest = rest
+                try:
+                    answer = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(answer, dict) and wanted(answer):
+                    return answer
+                continue
+            seconds = self.until - time.monotonic()
+            if seconds <= 0 or self.left <= 0:
+                raise ValueError("no answer that can be used")
+            self.client.settimeout(seconds)
+            said = self.client.recv(65536)
+            if not said:
+                raise ValueError("QEMU closed it in the middle of the conversation")
+            self.left -= len(said)
+            self.rest += said
+
+    def execute(self, message):
+        self.client.sendall(json.dumps({**message, "id": os.getpid()}).encode() + b"\n")
+        return self.heard(lambda answer: answer.get("id") == os.getpid())
+
+
+def main():
+    words = sys.argv[1:]
+    folder = find(words[0] if len(words) in (2, 3) else "", USAGE)
+    try:
+        message = {"execute": words[1], **({"arguments": json.loads(words[2], parse_constant=refuse)} if words[2:] else {})}
+    except ValueError:
+        sys.exit("qmp: the arguments are not JSON: " + words[2])
+    path = os.path.join(folder, "qmp.sock")
+    try:
+        monitor = Monitor(connect(path))
+        monitor.heard(lambda answer: "QMP" in answer)
+        monitor.execute({"execute": "qmp_capabilities"})
+        answer = monitor.execute(message)
+        text = json.dumps(answer.get("return"), indent=2)
+    except (OSError, ValueError, RecursionError) as error:
+        sys.exit("%%s: %%s" %% (path, error))
+    if "return" not in answer:
+        sys.exit("QEMU refused %%s: %%s" %% (words[1], json.dumps(answer.get("error"))))
+    print(text)
+
+
+main()
+"""
 
 
 def console_script(layout: Layout) -> str:
-    """Give the path of the script."""
+    """Give the path of ``run/console``."""
     return f"{layout.root}/run/console"
 
 
+def qmp_path(layout: Layout) -> str:
+    """Give the path of ``run/qmp``."""
+    return f"{layout.root}/run/qmp"
+
+
 def console_text(layout: Layout) -> str:
-    """Give its text."""
-    return _SCRIPT % {"owner": OWNER, "pattern": OWNER.replace(".", r"\."), "instances": layout.instances}
+    """Give the text of ``run/console``."""
+    return _CONSOLE % _words(layout)
+
+
+def qmp_text(layout: Layout) -> str:
+    """Give the text of ``run/qmp``."""
+    return _QMP % _words(layout)
+
+
+def _words(layout: Layout) -> dict[str, str]:
+    words = {"owner": OWNER, "pattern": OWNER.replace(".", r"\."), "instances": layout.instances}
+    return {**words, "find": (_FIND % words).rstrip("\n")}

@@ -60,7 +60,8 @@ class Guest:
         while answered and not any(self._answers(way, PROBE) for way in answered):
             if time.monotonic() >= until:
                 raise ComputeError(
-                    f"QEMU runs, but {' and '.join(answered)} did not answer within {limit:g} s after the restart, as before it.", "Look at its console.log."
+                    f"QEMU runs, but {' and '.join(answered)} did not answer within {limit:g} s after the restart, as before it.",
+                    "See what it says (run/console --log NAME, on its node).",
                 )
             time.sleep(0.5)
 

@@ -20,7 +20,9 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps imp
     StartInstance,
     Starts,
     StopInstance,
+    StopUnit,
     WriteStart,
+    power_off,
 )
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, outdated, properties, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.kvm import kvm_works
@@ -183,7 +185,7 @@ class InstanceKind(Kind):
         if now.power != "stopped" and (not now.managed or grace is not None):
             change.steps.append(self._stop(now, grace))
         if now.managed:
-            change.steps.append(Run(("systemctl", "stop", systemd.unit(now.id)), stage=3))
+            change.steps.append(StopUnit(("systemctl", "stop", systemd.unit(now.id)), id=now.id, grace=grace, stage=3))
         if now.managed or now.unit.get("ActiveState") == "failed":
             change.steps.append(ForgetUnit(("systemctl", "reset-failed", systemd.unit(now.id)), stage=3))
         if systemd.drop_in_path(now.id) in now.files or now.drop_in_left:
@@ -392,12 +394,10 @@ class InstanceKind(Kind):
         return StartInstance(argv, unit=unit if by_systemd else "", pidfile=where.pid, qmp=where.qmp, memory=memory, starts=self.starts, stage=4)
 
     def _halt(self, now: Instance) -> Run:
-        return Run(("systemctl", "stop", systemd.unit(now.id)), stage=3) if now.managed else self._stop(now, None)
+        return StopUnit(("systemctl", "stop", systemd.unit(now.id)), id=now.id, stage=3) if now.managed else self._stop(now, None)
 
     def _stop(self, now: Instance, grace: int | None) -> StopInstance:
-        where = self.layout.instance(f"compute-{now.id}")
-        words = (where.stop,) if grace is None else (where.stop, str(grace))
-        return StopInstance((*self._as_user(self._user_of(now)), *words), pidfile=where.pid, stage=3)
+        return power_off(now, self.layout.instance(f"compute-{now.id}"), self._as_user(self._user_of(now)), grace, stage=3)
 
     def _user_of(self, now: Instance) -> str:
         return now.owner or str(self.items.get(now.name, {}).get("user") or DEFAULT_USER)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -14,15 +13,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qmp, systemd
-from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import TookTooLongError, run
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Work
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.guest import Guest
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import InstancePaths
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import RELEASE_LIMIT
-from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
+from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by, send_signal
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked
+from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import DEFAULT_GRACE
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, Step, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils.stop_script import grace_of
 
+# What systemd takes to end processes that are killed.
+FORCE_LIMIT = 30.0
 # QEMU answers within 70 ms; many at once on a node that is itself emulated take their time.
 START_LIMIT = 60.0
 # Before that a QEMU that has not made its pidfile is more likely busy than dead, and asking systemd takes a process each time.
@@ -59,7 +64,7 @@ class Starts:
             some = units[first : first + AT_ONCE]
             with suppress(ComputeError, OSError):
                 if len(some) > 1:
-                    done = run(("systemctl", "start", *some), check=False)
+                    done = run(("systemctl", "start", *some), timeout=START_LIMIT * 2, check=False)
                     states = systemd.states(some) if done.returncode else {}
                     self._started |= {unit for unit in some if not done.returncode or states.get(unit, {}).get("ActiveState") == "active"}
 
@@ -85,7 +90,7 @@ class StartInstance(Run):
 
     def run(self) -> None:
         if not self.starts.started(self.unit):
-            super().run()
+            self._start()
         until, ask = time.monotonic() + START_LIMIT, time.monotonic() + ASK_AFTER
         state, pause = "no answer", 0.01
         while time.monotonic() < until:
@@ -109,6 +114,13 @@ class StartInstance(Run):
         words = systemd.journal_tail(self.unit) if self.unit else ""
         raise ComputeError(f"QEMU was started with `{self.text}` and does not run: {state}." + (f" It last said: {words}" if words else ""))
 
+    def _start(self) -> None:
+        if self.argv[:2] == ("systemctl", "restart"):
+            identifier = systemd.id_of(self.unit)
+            run_unit(self.argv, identifier, systemd.stop_limit(identifier) + START_LIMIT)
+        else:
+            run(self.argv, timeout=START_LIMIT * 2)
+
     def _balloon(self) -> None:
         if self.memory:
             with qmp.Qmp(self.qmp) as monitor:
@@ -128,33 +140,87 @@ class ForgetUnit(Run):
 
 
 @dataclass(frozen=True)
-class StopInstance(Run):
-    """Run an instance's ``stop``, which waits for the guest; should that script be broken, end QEMU all the same."""
+class StopUnit(Run):
+    """Have systemd stop an instance; by force when it takes longer than it may. What its unit runs to stop it is QEMU's user's to write.
 
-    pidfile: str = ""
+    :ivar id: Its 8 hex digits.
+    :ivar grace: Seconds that were asked for; None for its own.
+    """
+
+    id: str = ""
+    grace: int | None = None
 
     def run(self) -> None:
-        words = ""
-        try:
-            done = run(self.argv, timeout=self.timeout, check=False)
-            words = done.stderr.strip()
-        except ComputeError as error:
-            words = str(error)
+        run_unit(self.argv, self.id, systemd.stop_limit(self.id) if self.grace is None else self.grace + FORCE_LIMIT)
+
+
+def run_unit(argv: tuple[str, ...], identifier: str, limit: float) -> None:
+    """Run a ``systemctl`` that stops or restarts an instance; when it is not done in time, kill all that its unit runs, and wait for that.
+
+    :raises ComputeError: When it fails, or is not even done then.
+    """
+    try:
+        run(argv, timeout=limit)
+    except TookTooLongError:
+        # Its QEMU, and the `stop` that waits.
+        run(("systemctl", "kill", "--signal=SIGKILL", systemd.unit(identifier)), timeout=FORCE_LIMIT, check=False)
+        run(argv, timeout=FORCE_LIMIT)
+
+
+@dataclass(frozen=True)
+class StopInstance(Run):
+    """Do what an instance's ``stop`` does, which is QEMU's user's to write: press the power button, wait, and end QEMU.
+
+    :ivar grace: Seconds that the guest may take.
+    :ivar unit: The systemd unit that runs it, "" for none.
+    """
+
+    pidfile: str = ""
+    qmp: str = ""
+    grace: int = DEFAULT_GRACE
+    unit: str = ""
+
+    def run(self) -> None:
+        until = time.monotonic() + self.grace
+        # A guest that is still booting misses the button, so it is pressed again.
+        while locked_by(self.pidfile) and time.monotonic() < until:
+            self._press()
+            self._ended(min(10.0, until - time.monotonic()))
         for number in (signal.SIGTERM, signal.SIGKILL):
-            pid = locked_by(self.pidfile)
-            if pid <= 0:
-                break
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                break
-            except PermissionError:
-                raise ComputeError(f"QEMU, process {pid}, belongs to another user and can't be stopped. {words}".rstrip()) from None
-            until = time.monotonic() + 5
-            while locked_by(self.pidfile) == pid and time.monotonic() < until:
-                time.sleep(0.05)
-        if locked_by(self.pidfile):
-            raise ComputeError(f"QEMU still runs after `{self.text}`. {words}".rstrip())
+            if not locked_by(self.pidfile):
+                return
+            if self.unit:
+                run(("systemctl", "kill", f"--signal={number.name}", self.unit), timeout=FORCE_LIMIT, check=False)
+            else:
+                send_signal(self.pidfile, number)
+            self._ended(5)
+        # What systemd runs it stops next, and knows by itself whether that has ended.
+        if locked_by(self.pidfile) and not self.unit:
+            raise ComputeError(f"QEMU still runs after `{self.text}`.")
+
+    def _press(self) -> None:
+        with suppress(ComputeError, LookupError, TypeError), qmp.Qmp(self.qmp, timeout=5) as monitor:
+            # A guest that is paused would not see the button.
+            if monitor.execute("query-status")["status"] == "paused":
+                monitor.execute("cont")
+            monitor.execute("system_powerdown")
+
+    def _ended(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while locked_by(self.pidfile) and time.monotonic() < until:
+            time.sleep(0.05)
+
+
+def power_off(instance: Instance, where: InstancePaths, as_user: tuple[str, ...], grace: int | None, stage: int) -> StopInstance:
+    """Give the step that powers an instance off.
+
+    :param as_user: What a command line begins with that is run as its user.
+    :param grace: Seconds that the guest may take; None for what its ``stop`` says.
+    """
+    words = (where.stop,) if grace is None else (where.stop, str(grace))
+    seconds = grace_of(instance.files.get(where.stop, ("", 0))[0]) if grace is None else grace
+    unit = systemd.unit(instance.id) if instance.managed else ""
+    return StopInstance((*as_user, *words), pidfile=where.pid, qmp=where.qmp, grace=seconds, unit=unit, stage=stage)
 
 
 class Roll:

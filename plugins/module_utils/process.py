@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import struct
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.untrusted import MAX_TEXT
 
 # struct flock in fcntl(2) on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
@@ -40,6 +42,36 @@ def locked_by(pidfile: str) -> int:
     if kind == fcntl.F_UNLCK:
         return 0
     return pid if pid > 0 else -1
+
+
+def send_signal(pidfile: str, number: signal.Signals) -> None:
+    """Send a signal to the QEMU whose pidfile this is, if it runs.
+
+    Who can write the pidfile can have another process, of anybody, hold the lock on it: that has another pidfile on its command line, or none.
+
+    :raises ComputeError: When it is another process, or another user's.
+    """
+    pid = locked_by(pidfile)
+    if pid <= 0:
+        return
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # The process that is open is the one that is looked at: a pid may have gone to another one meanwhile.
+        words = command_line(pid)
+        if words is None or ("-pidfile", pidfile) not in zip(words, words[1:]):
+            raise ComputeError(
+                f"The process {pid} has {pidfile} locked, and is not the QEMU that this is for: it was not ended.", f"See `ps -fp {pid}`; end it by hand."
+            )
+        signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        raise ComputeError(f"QEMU, process {pid}, belongs to another user and can't be stopped.") from None
+    finally:
+        os.close(handle)
 
 
 def command_line(pid: int) -> list[str] | None:

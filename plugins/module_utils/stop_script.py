@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ansible_collections.ikcloud.compute.plugins.module_utils import qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
@@ -98,6 +100,15 @@ def main():
 
 sys.exit(main())
 '''
+
+
+_GRACE = re.compile(r"^GRACE = ([0-9]{1,5})$", re.MULTILINE)
+
+
+def grace_of(text: str) -> int:
+    """Give the seconds that a ``stop`` of ours gives the guest."""
+    found = _GRACE.search(text)
+    return int(found.group(1)) if found else qemu.DEFAULT_GRACE
 
 
 def stop_script(item: Item, layout: Layout) -> str:

@@ -10,11 +10,11 @@ import re
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
-from ansible_collections.ikcloud.compute.plugins.module_utils.console import console_script, console_text
+from ansible_collections.ikcloud.compute.plugins.module_utils.console import console_script, console_text, qmp_path, qmp_text
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER
 from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import DEFAULT_GRACE, disks, identifier, paths, volume
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Symlink
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Symlink, read_plain
 
 UNIT_FOLDER = "/etc/systemd/system"
 TEMPLATE = "compute-instance@.service"
@@ -52,6 +52,8 @@ RestartSec=1
 # Presses the power button and waits for the guest; then systemd ends QEMU.
 ExecStop={instances}/compute-%i/stop
 TimeoutStopSec={timeout}
+# By then QEMU's user, whose file the script is, has had its time.
+TimeoutStopFailureMode=kill
 
 NoNewPrivileges=yes
 # A core would hold the guest's memory.
@@ -148,6 +150,12 @@ def unit(name: str) -> str:
     return f"compute-instance@{name}.service"
 
 
+def id_of(name: str) -> str:
+    """Give the 8 hex digits of an instance's unit."""
+    match = _UNIT.fullmatch(name)
+    return match.group(1) if match else ""
+
+
 def enable_steps(ids: list[str], timer: bool, stage: int) -> list[Symlink]:
     """Give the links that have instances, and the timer, start at boot: those that ``systemctl enable`` makes.
 
@@ -187,12 +195,24 @@ def shared_files(layout: Layout) -> dict[str, tuple[str, int]]:
         f"{UNIT_FOLDER}/{TIMER}": (_CONSOLE_TIMER.format(**words), 0o644),
         trim_script(layout): (_TRIM.format(**words), 0o755),
         console_script(layout): (console_text(layout), 0o755),
+        qmp_path(layout): (qmp_text(layout), 0o755),
     }
 
 
 def _stop_timeout(grace: float) -> int:
     # The stop script waits for the guest, then 5 s each after SIGTERM and SIGKILL.
     return int(grace) + 30
+
+
+def stop_limit(name: str) -> float:
+    """Give the seconds after which an instance that systemd stops is to be gone: its unit's, and some for systemd.
+
+    They stand in root's files. QEMU's user can write the script that the unit runs to stop it, and so have systemd wait that long, and once more.
+
+    :param name: Its 8 hex digits.
+    """
+    set_to = re.search(r"^TimeoutStopSec=([0-9]{1,6})$", (read_plain(drop_in_path(name)) or ("", 0))[0], re.MULTILINE)
+    return float(set_to.group(1) if set_to else _stop_timeout(DEFAULT_GRACE)) + 15
 
 
 def drop_in_path(name: str) -> str:

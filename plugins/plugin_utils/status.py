@@ -165,7 +165,6 @@ def _instance(node: NodeState, entry: Mapping[str, Any], cloud: Cloud, gateways:
     networks = [str(network) for network in labels.get("networks") or []]
     addresses = [str(address) for address in entry.get("addresses") or labels.get("addresses") or []]
     name = str(entry["name"])
-    log = entry.get("console_log")
     notes = [
         *([] if name in cloud.instances else ["not declared"]),
         *([f"restart pending: {entry.get('restart_reason')}"] if entry.get("restart_required") else []),
@@ -184,7 +183,6 @@ def _instance(node: NodeState, entry: Mapping[str, Any], cloud: Cloud, gateways:
         "declared": name in cloud.instances,
         "restart_required": bool(entry.get("restart_required")),
         "login": _login(str(labels.get("user") or "ubuntu"), networks, addresses, gateways, nodes) if entry.get("power") == "running" else "",
-        "log": ssh.on_node(node.target, ["tail", "-n", "50", "-F", str(log)]) if log and node.target else "",
         **_ways_in(node.target, entry, name),
         "note": "; ".join(notes),
     }
@@ -194,11 +192,14 @@ def _ways_in(target: ssh.Target | None, entry: Mapping[str, Any], name: str) -> 
     """Give the commands that lead to an instance's serial console and to its screen; both are sockets in its folder."""
     root, instances, _id = str(entry.get("folder") or "").rpartition("/instances/")
     screen = str(entry.get("vnc") or "")
+    # The script comes with systemd's units. Its log is QEMU's user's file, for nobody to follow who can read more than that.
+    script = f"{root}/console" if instances and entry.get("supervisor") == "systemd" else ""
+    log = ssh.on_node(target, [script, "--log", name]) if target is not None and script else ""
     if target is None or entry.get("power") in (None, "stopped"):
-        return {"console": "", "screen": ""}
+        return {"log": log, "console": "", "screen": ""}
     return {
-        # The script comes with systemd's units.
-        "console": ssh.on_node(target, [f"{root}/console", name]) if instances and entry.get("supervisor") == "systemd" else "",
+        "log": log,
+        "console": ssh.on_node(target, [script, name]) if script else "",
         "screen": ssh.to_socket(target, SCREEN_PORT, screen[len("unix:") :]) if screen.startswith("unix:") else "",
     }
 

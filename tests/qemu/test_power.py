@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -102,6 +103,35 @@ def test_unknown_names(root: Path, run: Converge, volume: Volume) -> None:
     with pytest.raises(ComputeError, match="name: 'a b' is not a valid name"):
         snapshot(root, "present", name="a b")
     assert not power(root, "stopped", instances=["one", "two"])["changed"]
+
+
+def test_a_stop_that_never_ends(root: Path, run: Converge, volume: Volume) -> None:
+    """The script is QEMU's user's to write: `grace` holds all the same, and the lock is given back."""
+    volume(ID)
+    run([machine(grace=0)])
+    stop = root / f"run/instances/compute-{ID}/stop"
+    stop.write_text("#!/bin/sh\ntrap '' TERM INT HUP\nwhile :; do sleep 1; done\n", encoding="utf-8")
+    began = time.monotonic()
+    power(root, "stopped", grace=1)
+    assert (pid(root), time.monotonic() - began < 30) == (0, True)
+
+
+def test_another_process_with_the_lock_is_not_ended(root: Path, run: Converge, volume: Volume) -> None:
+    """Who can write the pidfile chooses who holds the lock on it."""
+    volume(ID)
+    run([machine(grace=0)])
+    first = pid(root)
+    pidfile = root / f"run/instances/compute-{ID}/compute-{ID}.pid"
+    pidfile.rename(pidfile.with_suffix(".old"))
+    holder = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print('locked', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", holder, str(pidfile)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"locked\n"
+        words = power(root, "stopped", grace=0)["msg"]
+        assert f"The process {other.pid} has {pidfile} locked, and is not the QEMU that this is for" in words
+        assert other.poll() is None
+        other.kill()
+    pidfile.with_suffix(".old").rename(pidfile)
+    assert pid(root) == first
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, to run QEMU as somebody else")

@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils.console import console_text
+from ansible_collections.ikcloud.compute.plugins.module_utils.console import console_text, qmp_text
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 
 
@@ -26,8 +28,10 @@ def root() -> Iterator[Path]:
         path = Path(folder)
         (path / "run/instances/compute-0a1b2c3d").mkdir(parents=True)
         (path / "run/instances/compute-0a1b2c3d/start").write_text("#!/bin/sh\n# ikcloud.compute instance web-1\n# labels: {}\nexec true\n", encoding="ascii")
+        (path / "run/instances/compute-0a1b2c3d.name").write_text("web-1\n", encoding="ascii")
         (path / "run/instances/other").mkdir()
         (path / "run/console").write_text(console_text(Layout(str(path))), encoding="utf-8")
+        (path / "run/qmp").write_text(qmp_text(Layout(str(path))), encoding="utf-8")
         yield path
 
 
@@ -71,7 +75,8 @@ def wait_for(terminal: int, words: bytes) -> bytes:
 
 
 def test_what_is_wrong_is_said(root: Path) -> None:
-    for words, message in (((), "Usage: console NAME. There is: web-1."), (("web-2",), "No instance web-2. Usage: console NAME. There is: web-1.")):
+    usage = "Usage: console [--log] NAME. There is: web-1."
+    for words, message in (((), usage), (("web-2",), f"No instance web-2. {usage}")):
         done = subprocess.run(script(root, *words), check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         assert (done.returncode, done.stderr.strip()) == (1, message)
     done = subprocess.run(script(root, "web-1"), check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -98,7 +103,7 @@ def test_pipes_and_links_of_other_instances_hold_nobody_up(root: Path) -> None:
     done = subprocess.run(script(root, "web-1"), check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=20)
     assert (done.returncode, done.stderr.strip()) == (1, f"{root}/run/instances/compute-0a1b2c3d/console.sock is not a socket.")
     done = subprocess.run(script(root), check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=20)
-    assert done.stderr.strip() == "Usage: console NAME. There is: web-1."
+    assert done.stderr.strip() == "Usage: console [--log] NAME. There is: web-1."
 
 
 def test_the_guests_end_ends_it(root: Path) -> None:
@@ -111,3 +116,76 @@ def test_the_guests_end_ends_it(root: Path) -> None:
             line.close()
             assert person.wait(20) == 0
             assert person.stdout and "The instance has ended." in person.stdout.read()
+
+
+def test_nobody_passes_for_another_one(root: Path) -> None:
+    """A password that is typed at a console is not for who claims to be that instance."""
+    for folder, name in (("compute-00000000", "web-1"), ("compute-00000001", "db-1")):
+        (root / f"run/instances/{folder}").mkdir()
+        (root / f"run/instances/{folder}/start").write_text(f"#!/bin/sh\n# ikcloud.compute instance {name}\n# labels: {{}}\n", encoding="ascii")
+    done = subprocess.run(script(root, "db-1"), check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.stderr.strip() == "No instance db-1. Usage: console [--log] NAME. There is: web-1."
+    done = subprocess.run(script(root, "web-1"), check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert "compute-0a1b2c3d/console.sock" in done.stderr
+
+
+def test_the_log_is_followed_without_what_moves_the_cursor(root: Path) -> None:
+    log = root / "run/instances/compute-0a1b2c3d/console.log"
+    log.write_bytes(b"x" * 20_000 + b"\x1b[31mred\x1b[0m\x07\x9b\r\nlogin:\n")
+    with subprocess.Popen(script(root, "--log", "web-1"), stdout=subprocess.PIPE) as person:
+        assert person.stdout is not None
+        assert person.stdout.readline().endswith(b"xxxred\xef\xbf\xbd\n")
+        assert person.stdout.readline() == b"login:\n"
+        log.write_bytes(b"")  # as the timer cuts it
+        time.sleep(1)
+        with log.open("ab") as stream:
+            stream.write(b"more\n")
+        assert person.stdout.readline() == b"more\n"
+        person.terminate()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_log_that_is_none_is_not_followed(root: Path, kind: str) -> None:
+    log = root / "run/instances/compute-0a1b2c3d/console.log"
+    (root / "secret").write_text("secret", encoding="ascii")
+    if kind == "link":
+        log.symlink_to(root / "secret")
+    else:
+        os.mkfifo(log)
+    done = subprocess.run(script(root, "--log", "web-1"), check=False, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1 and str(log) in done.stderr and "secret" not in done.stdout + done.stderr
+
+
+def answered(root: Path, answers: bytes, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the script ``qmp`` against a QEMU that says this after each line that it hears."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(root / "run/instances/compute-0a1b2c3d/qmp.sock"))
+        listener.listen()
+
+        def serve() -> None:
+            client, _address = listener.accept()
+            client.sendall(b'{"event": "OLD"}\n{"QMP": {}}\n')
+            for line in client.makefile("rb"):
+                client.sendall(answers.replace(b"ID", str(json.loads(line)["id"]).encode()))
+
+        threading.Thread(target=serve, daemon=True).start()
+        command = [sys.executable, "-I", str(root / "run/qmp"), *words]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=50)
+
+
+def test_qemu_is_asked_by_roots_own_script(root: Path) -> None:
+    (root / "run/instances/compute-0a1b2c3d/qmp").write_text("#!/bin/sh\ntouch hacked\n", encoding="ascii")
+    done = answered(root, b'[]\n7\n{"id": 0}\n{"return": {"status": "\\u001b[31mrunning"}, "id": ID}\n', "web-1", "query-status")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"status": "\x1b[31mrunning"})
+    assert "\x1b" not in done.stdout
+
+
+def test_qemu_that_refuses_or_is_none_is_said(root: Path) -> None:
+    done = answered(root, b'{"error": [], "id": ID}\n', "web-1", "quit")
+    assert (done.returncode, done.stderr) == (1, "QEMU refused quit: []\n")
+    (root / "run/instances/compute-0a1b2c3d/qmp.sock").unlink()
+    done = answered(root, b'{"a":' * 100_000 + b'\n{"return": {}, "id": ID}\n', "web-1", "stop")
+    assert (done.returncode, done.stdout) == (0, "{}\n")
+    for words, message in ((("web-1",), "Usage: qmp NAME COMMAND"), (("web-1", "quit", "{"), "the arguments are not JSON")):
+        done = subprocess.run([sys.executable, "-I", str(root / "run/qmp"), *words], check=False, capture_output=True, text=True)
+        assert done.returncode == 1 and message in done.stderr

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import engine, instance_steps, steps, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import TookTooLongError
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import RestartInstance, StartInstance, Starts
+from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import RestartInstance, StartInstance, Starts, StopUnit
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, Step
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import TALK, declared
 
@@ -88,3 +90,36 @@ def test_when_one_fails_its_own_step_says_why(monkeypatch: pytest.MonkeyPatch) -
     starts = Starts()
     starts.begin([start("b", starts), start("bad", starts)])
     assert [starts.started(unit) for unit in ("b", "bad")] == [True, False]
+
+
+def test_a_stop_that_systemd_does_not_get_done_is_forced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The unit waits for a script that QEMU's user can write: what its own settings allow is the limit."""
+    monkeypatch.setattr(systemd, "UNIT_FOLDER", str(tmp_path))
+    commands: list[tuple[tuple[str, ...], float | None]] = []
+
+    def run(argv: Sequence[str], timeout: float | None = None, **_options: Any) -> subprocess.CompletedProcess[str]:
+        commands.append((tuple(argv), timeout))
+        if len(commands) == 1:
+            raise TookTooLongError("it did not end")
+        return subprocess.CompletedProcess(list(argv), 0, "", "")
+
+    monkeypatch.setattr(instance_steps, "run", run)
+    unit = "compute-instance@0a1b2c3d.service"
+    stop, kill = ("systemctl", "stop", unit), ("systemctl", "kill", "--signal=SIGKILL", unit)
+    for grace, drop_in, limit in ((None, "", 105), (None, "[Service]\nTimeoutStopSec=35\n", 50), (5, "", 35)):
+        path = Path(systemd.drop_in_path("0a1b2c3d"))
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(drop_in, encoding="utf-8")
+        commands.clear()
+        StopUnit(stop, id="0a1b2c3d", grace=grace).run()
+        assert commands == [(stop, limit), (kill, 30), (stop, 30)]
+
+
+def test_a_stop_that_fails_is_not_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: Sequence[str], **_options: Any) -> subprocess.CompletedProcess[str]:
+        assert argv[1] == "stop"
+        raise ComputeError("there is no such unit")
+
+    monkeypatch.setattr(instance_steps, "run", run)
+    with pytest.raises(ComputeError, match="no such unit"):
+        StopUnit(("systemctl", "stop", "compute-instance@0a1b2c3d.service"), id="0a1b2c3d").run()

@@ -128,6 +128,7 @@ SHARED = [
     "install -D -m 0644 /dev/stdin /etc/systemd/system/compute-console.timer",
     f"install -D -m 0755 /dev/stdin {ROOT}/run/trim-console-logs",
     f"install -D -m 0755 /dev/stdin {ROOT}/run/console",
+    f"install -D -m 0755 /dev/stdin {ROOT}/run/qmp",
 ]
 
 

@@ -237,6 +237,7 @@ def test_remove_and_the_last_one_takes_all() -> None:
         "rm -f /etc/systemd/system/compute-console.timer",
         f"rm -f {ROOT}/run/trim-console-logs",
         f"rm -f {ROOT}/run/console",
+        f"rm -f {ROOT}/run/qmp",
         "systemctl daemon-reload",
     ]
     assert left == {}
