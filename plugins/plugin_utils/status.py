@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import tabl
 Item = dict[str, Any]
 # VNC's display 1 on the user's machine (RFC 6143: 5900 and the display); 0 may be their own screen.
 SCREEN_PORT = 5901
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -162,8 +164,8 @@ def _networks(cloud: Cloud, nodes: list[NodeState]) -> list[Item]:
 
 def _instance(node: NodeState, entry: Mapping[str, Any], cloud: Cloud, gateways: Mapping[str, Any], nodes: Mapping[str, NodeState]) -> Item:
     labels = _mapping(entry.get("labels"))
-    networks = [str(network) for network in labels.get("networks") or []]
-    addresses = [str(address) for address in entry.get("addresses") or labels.get("addresses") or []]
+    networks = [str(network) for network in _list(labels.get("networks"))]
+    addresses = [str(address) for address in _list(entry.get("addresses")) or _list(labels.get("addresses"))]
     name = str(entry["name"])
     notes = [
         *([] if name in cloud.instances else ["not declared"]),
@@ -206,11 +208,17 @@ def _ways_in(target: ssh.Target | None, entry: Mapping[str, Any], name: str) -> 
 
 def _login(user: str, networks: list[str], addresses: list[str], gateways: Mapping[str, Any], nodes: Mapping[str, NodeState]) -> str:
     """Only the node with the gateway has an address in a network, so the way leads over it."""
+    if not _USER.fullmatch(user):
+        return ""  # labels are QEMU's user's to write: ssh would take a user that begins with "-" for an option
     for network, address in zip(networks, addresses):
         gateway = nodes.get(gateways.get(network) or "")
         if gateway is not None and gateway.target is not None and ip.parse_address(address) is not None:
             return ssh.login(gateway.target, user, address)
     return ""
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _mapping(value: object) -> Mapping[Any, Any]:

@@ -136,3 +136,15 @@ def test_a_table_fits_and_has_one_line_for_each_row(rows: list[list[Any]], width
     lines = table("THINGS", ("a", "b", "c"), rows, width)
     assert len(lines) == (2 + len(rows) if rows else 2)
     assert all(width_of(line) <= width and "\n" not in line for line in lines)
+
+
+@pytest.mark.parametrize("labels", [{"networks": 5}, {"networks": ["blue"], "addresses": {}}, {"user": "-oProxyCommand=id"}, {"user": "a b"}, {"user": ["x"]}])
+def test_labels_that_somebody_hostile_wrote(labels: dict[str, Any]) -> None:
+    """They are QEMU's user's to write: a command that is to be copied has no words of theirs that ssh takes for its own."""
+    nodes = reached("ik-node-01", 1), reached("ik-node-02", 2)
+    entry = (nodes[0].instances or [])[0]
+    entry["labels"] = {**entry["labels"], **labels}
+    if "user" not in labels:
+        entry["addresses"] = labels.get("addresses")
+    whole = status(*nodes)
+    assert {found["name"]: bool(found["login"]) for found in whole.instances} == {entry["name"]: False, (nodes[1].instances or [])[0]["name"]: True}
