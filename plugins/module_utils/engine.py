@@ -227,8 +227,9 @@ def converge(kind: Kind, check_mode: bool) -> Item:
                 _verify(kind, items, have, absent, failures)
             except Exception as error:
                 unseen = failure_of(error)
+    executed = done if failures else None
     failures = {**refused, **failures}
-    result = _report(kind, changes, diff, failures, done if failures else None, None if check_mode or unseen else have)
+    result = _report(kind, changes, diff, failures, executed, None if check_mode or unseen else have)
     if unseen:
         words = f"The changes were made, but the node could not be looked at afterwards: {unseen['msg']}"
         result.update(unseen, msg=f"{result['msg']} {words}" if failures else words)
