@@ -67,16 +67,27 @@ def read_disks(instance: Instance, socket: str) -> Disks:
         return declared
     own = declared.own
     with Qmp(socket) as qmp:
-        blocks, jobs, nodes = qmp.execute_all([("query-block", {}), ("query-jobs", {}), ("query-named-block-nodes", {"flat": True})])
-    attached = {block["inserted"]["file"] for block in blocks if block.get("inserted") and not block["inserted"]["ro"]}
+        (blocks,) = qmp.ask_all([("query-block", {})])
+        jobs, nodes = work_of(qmp)
+    inserted = [media for block in blocks.entries() for media in [block.find("inserted")] if media]
+    attached = {media.get("file").word() for media in inserted if not media.get("ro").flag()}
     # Not query-block's own nodes: while a job copies a disk, that names the job's filter.
-    running = {
-        node["file"]: Disk(node["file"], node["drv"], node["node-name"]) for node in nodes if node["file"] in attached and node["drv"] in ("qcow2", "raw")
-    }
+    running = {node.path: node for node in nodes if node.path in attached and node.format in ("qcow2", "raw")}
     if own.path not in running:
         raise ComputeError(f"instance {instance.name}: its QEMU runs without its disk {own.path}.", "Restart it first.")
     others = tuple(disk for path, disk in running.items() if path != own.path)
-    return Disks(running[own.path], others, frozenset(job["id"] for job in jobs), frozenset(node["node-name"] for node in nodes))
+    return Disks(running[own.path], others, jobs, frozenset(node.node for node in nodes))
+
+
+def work_of(qmp: Qmp) -> tuple[frozenset[str], list[Disk]]:
+    """Read the ids of a QEMU's jobs, and its block nodes.
+
+    :raises ComputeError: When it can't be asked, or does not answer as QEMU does.
+    """
+    jobs, nodes = qmp.ask_all([("query-jobs", {}), ("query-named-block-nodes", {"flat": True})])
+    return frozenset(job.get("id").word() for job in jobs.entries()), [
+        Disk(node.get("file").word(), node.get("drv").word(), node.get("node-name").word()) for node in nodes.entries()
+    ]
 
 
 def read_work(instance: Instance, socket: str) -> tuple[frozenset[str], frozenset[str]]:
@@ -84,8 +95,8 @@ def read_work(instance: Instance, socket: str) -> tuple[frozenset[str], frozense
     with contextlib.suppress(ComputeError):
         if instance.pid:
             with Qmp(socket) as qmp:
-                jobs, nodes = qmp.execute_all([("query-jobs", {}), ("query-named-block-nodes", {"flat": True})])
-            return frozenset(job["id"] for job in jobs), frozenset(node["node-name"] for node in nodes)
+                jobs, nodes = work_of(qmp)
+            return jobs, frozenset(node.node for node in nodes)
     return frozenset(), frozenset()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.answers import Answer, readable
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
@@ -65,7 +66,7 @@ class Abort(Step):
 
     def run(self) -> None:
         found = _look(self.socket, self.job)
-        if found and found["status"] in ("created", "running", "paused", "ready", "standby"):
+        if found and found.get("status").word() in ("created", "running", "paused", "ready", "standby"):
             _once(self.socket, "job-cancel", {"id": self.job})
         wait(self.socket, self.job)
         if _look(self.socket, self.job):
@@ -84,8 +85,9 @@ def wait(socket: str, job: str) -> str:
         state = _look(socket, job)
         if state is None:
             return ""
-        if state["status"] == "concluded":
-            return str(state.get("error") or "")
+        if state.get("status").word() == "concluded":
+            failed = state.find("error")
+            return readable(failed.text()) if failed else ""
         time.sleep(pause)
         pause = min(1.0, pause * 1.5)
     raise ComputeError(f"QEMU's job {job} has not ended within {LIMIT:g} s.", "Run this again: it is ended then.")
@@ -97,6 +99,7 @@ def _once(socket: str, command: str, arguments: dict[str, Any]) -> Any:
         return qmp.execute(command, arguments)
 
 
-def _look(socket: str, job: str) -> dict[str, Any] | None:
+def _look(socket: str, job: str) -> Answer | None:
     """Give what QEMU says of a job, None when it knows none of that name."""
-    return next((entry for entry in _once(socket, "query-jobs", {}) if entry["id"] == job), None)
+    with Qmp(socket, ANSWER) as qmp:
+        return next((entry for entry in qmp.ask("query-jobs").entries() if entry.get("id").word() == job), None)

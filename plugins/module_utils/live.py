@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils.answers import LONGEST_WORD, Answer, readable
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
 
@@ -27,11 +28,24 @@ _CONFIG, _PAGE = 20, 4096
 
 
 @dataclass(frozen=True)
+class Slot:
+    """Where a processor is, or can be plugged in.
+
+    :ivar type: QEMU's type of it.
+    :ivar place: Numbers that say where, such as ``socket-id``.
+    """
+
+    type: str
+    place: dict[str, int]
+    taken: bool = False
+
+
+@dataclass(frozen=True)
 class Truth:
     """QEMU's answers.
 
     :ivar cpus: How many processors are plugged in.
-    :ivar slots: Where more can be, in order: the type and the place of each.
+    :ivar slots: Where more can be, in order.
     :ivar room: How many there can be in all.
     :ivar given_back: Bytes that the guest is asked to give back; None while nobody can tell (before the BIOS has set up the balloon).
     :ivar kept: Bytes that the guest has at this moment.
@@ -45,7 +59,7 @@ class Truth:
     """
 
     cpus: int = 1
-    slots: tuple[dict[str, Any], ...] = ()
+    slots: tuple[Slot, ...] = ()
     room: int = 1
     given_back: int | None = None
     kept: int | None = None
@@ -68,7 +82,7 @@ def ask(path: str, started: qemu.Options) -> Truth | None:
     try:
         with Qmp(path, TIMEOUT) as qmp:
             return _ask(qmp, former(started))
-    except (ComputeError, AttributeError, LookupError, TypeError, ValueError):
+    except ComputeError:
         return None  # it has ended, or does not answer as QEMU does
 
 
@@ -79,30 +93,33 @@ def former(started: qemu.Options) -> frozenset[str]:
 
 
 def _ask(qmp: Qmp, known: frozenset[str]) -> Truth:
-    listed, slots, network, named, pci = qmp.execute_all(
+    listed, room, network, named, pci = qmp.ask_all(
         [
             ("qom-list", {"path": "/machine/peripheral"}), ("query-hotpluggable-cpus", {}), ("human-monitor-command", {"command-line": "info network"}),
             ("query-named-block-nodes", {"flat": True}), ("query-pci", {}),
         ]
     )  # fmt: skip
-    devices = {entry["name"]: child.group(1) for entry in listed for child in [_CHILD.fullmatch(entry["type"])] if child}
-    free = sorted((slot for slot in slots if "qom-path" not in slot), key=lambda slot: sorted(slot["props"].items(), reverse=True))
+    devices = {entry.get("name").word(): child.group(1) for entry in listed.entries() for child in [_CHILD.fullmatch(entry.get("type").word())] if child}
+    slots = [Slot(slot.get("type").word(), slot.get("props").numbers(), slot.find("qom-path") is not None) for slot in room.entries()]
+    free = sorted((slot for slot in slots if not slot.taken), key=lambda slot: sorted(slot.place.items(), reverse=True))
     cards = {name: _card(qmp, name) for name, kind in devices.items() if kind == CARD and name not in known}
     later = {f"/machine/peripheral/{name}": name for name, kind in devices.items() if kind == DISK and name not in known}
     disks = {}
-    for entry in qmp.execute("query-block") if later else []:
-        name = later.get(str(entry.get("qdev", "")).rpartition("/virtio-backend")[0] or str(entry.get("qdev")))
-        if name and "inserted" in entry:
-            inserted = entry["inserted"]
-            disks[name] = qemu.blockdev(inserted["node-name"], inserted["file"], inserted["drv"], bool(inserted["ro"]))
-    serials = {name: str(qmp.execute("qom-get", {"path": f"/machine/peripheral/{name}", "property": "serial"}) or "") for name in disks}
+    for entry in qmp.ask("query-block").entries() if later else []:
+        device, inserted = entry.find("qdev"), entry.find("inserted")
+        place = device.word() if device else ""
+        name = later.get(place.rpartition("/virtio-backend")[0] or place)
+        if name and inserted:
+            node, path, form = (inserted.get(key).word() for key in ("node-name", "file", "drv"))
+            disks[name] = qemu.blockdev(node, path, form, inserted.get("ro").flag())
+    serials = {name: _property(qmp, name, "serial") for name in disks}
     kept, given_back = _memory_of(qmp, pci) if "balloon" in devices else (None, 0)
     return Truth(
-        cpus=sum("qom-path" in slot for slot in slots), slots=tuple(free), room=len(slots), devices=devices, cards=cards, disks=disks, former=known,
+        cpus=sum(slot.taken for slot in slots), slots=tuple(free), room=len(slots), devices=devices, cards=cards, disks=disks, former=known,
         serials={name: serial for name, serial in serials.items() if serial},
         given_back=given_back, kept=kept,
-        backends={name: _netdev(name, rest) for name, rest in _BACKEND.findall(network)},
-        nodes=tuple(sorted(node["node-name"] for node in named if str(node.get("node-name", "")).startswith("volume-"))),
+        backends={name: _netdev(name, readable(rest, LONGEST_WORD)) for name, rest in _BACKEND.findall(network.text())},
+        nodes=tuple(sorted(name for node in named.entries() for name in [node.get("node-name").word()] if name.startswith("volume-"))),
     )  # fmt: skip
 
 
@@ -117,29 +134,38 @@ def _netdev(name: str, said: str) -> str:
 
 def _card(qmp: Qmp, name: str) -> str:
     keys = ("netdev", "mac", "host_mtu", "romfile")
-    netdev, mac, mtu, rom = qmp.execute_all([("qom-get", {"path": f"/machine/peripheral/{name}", "property": key}) for key in keys])
-    return qemu.card_device(str(netdev), name, str(mac), int(mtu), not rom)
+    netdev, mac, mtu, rom = qmp.ask_all([("qom-get", {"path": f"/machine/peripheral/{name}", "property": key}) for key in keys])
+    return qemu.card_device(netdev.word(), name, mac.word(), mtu.number(), not _word_or_none(rom))
 
 
-def _memory_of(qmp: Qmp, pci: Any) -> tuple[int, int | None]:
+def _property(qmp: Qmp, name: str, key: str) -> str:
+    return _word_or_none(qmp.ask("qom-get", {"path": f"/machine/peripheral/{name}", "property": key}))
+
+
+def _word_or_none(found: Answer) -> str:
+    return found.word() if found.value is not None else ""
+
+
+def _memory_of(qmp: Qmp, pci: Answer) -> tuple[int, int | None]:
     """Give what the guest has of its memory, and what it is asked to give back, both in bytes.
 
     The latter stands in the balloon's register: ``query-balloon`` only says how far the guest has come. It is None before the BIOS has given
     the register its place.
     """
     questions: list[tuple[str, dict[str, Any]]] = [("query-balloon", {})]
-    port = next((_port(device) for bus in pci for device in bus["devices"] if device["qdev_id"] == "balloon"), 0)
+    devices = [device for bus in pci.entries() for device in bus.get("devices").entries()]
+    port = next((_port(device) for device in devices if device.get("qdev_id").word() == "balloon"), 0)
     if port:
         questions.append(("human-monitor-command", {"command-line": f"i /w {port + _CONFIG:#x}"}))
-    balloon, *register = qmp.execute_all(questions)
-    found = _PORT.search(str(register[0])) if register else None
-    return int(balloon["actual"]), int(found.group(1), 16) * _PAGE if found else None
+    balloon, *register = qmp.ask_all(questions)
+    found = _PORT.search(register[0].text()) if register else None
+    return balloon.get("actual").number(), int(found.group(1), 16) * _PAGE if found else None
 
 
-def _port(device: dict[str, Any]) -> int:
+def _port(device: Answer) -> int:
     """Give the I/O port at which a virtio device's own registers are, 0 while they have no place."""
-    bars = {region["bar"]: region for region in device["regions"]}
-    address = int(bars[0]["address"]) if 0 in bars and bars[0]["type"] == "io" and 1 not in bars else 0
+    bars = {region.get("bar").number(): region for region in device.get("regions").entries()}
+    address = bars[0].get("address").number() if 0 in bars and bars[0].get("type").word() == "io" and 1 not in bars else 0
     return address if 0 < address < 1 << 16 else 0
 
 
@@ -182,4 +208,5 @@ def _memory(most: int, truth: Truth, started: qemu.Options, forecast: qemu.Optio
     if truth.given_back is not None:
         return most - (truth.given_back + (1 << 20) - 1) // (1 << 20)
     told = dict(forecast)
-    return int(told[qemu.MEMORY]) if qemu.MEMORY in told and told.get("-m") == dict(started).get("-m") else most
+    asked = qemu.number(told.get(qemu.MEMORY))
+    return asked if asked is not None and told.get("-m") == dict(started).get("-m") else most

@@ -14,7 +14,7 @@ from typing import Any
 from ansible_collections.ikcloud.compute.plugins.module_utils import qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.live import Truth
-from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
+from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import TIMEOUT, Qmp
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp_script import typed
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
 
@@ -60,7 +60,7 @@ class Ask(Step):
 
         :raises ComputeError: When QEMU refuses.
         """
-        with Qmp(self.socket) as qmp:
+        with Qmp(self.socket, limit=RELEASE_LIMIT + TIMEOUT) as qmp:
             until = time.monotonic() + RELEASE_LIMIT
             while True:
                 try:
@@ -87,8 +87,8 @@ class Unplug(Ask):
         """
         until, pause = time.monotonic() + UNPLUG_LIMIT, 0.02
         refused = ""
-        with Qmp(self.socket) as qmp:
-            while any(entry["name"] == self.arguments["id"] for entry in qmp.execute("qom-list", {"path": "/machine/peripheral"})):
+        with Qmp(self.socket, limit=UNPLUG_LIMIT + TIMEOUT) as qmp:
+            while any(entry.get("name").word() == self.arguments["id"] for entry in qmp.ask("qom-list", {"path": "/machine/peripheral"}).entries()):
                 if pause == 0.02 or pause >= 2:  # a guest that is still booting misses it
                     try:
                         qmp.execute(self.command, self.arguments)
@@ -158,7 +158,7 @@ class Planner:
             return
         names = (name for number in range(1, 2 * qemu.MAX_CPUS) for name in [f"cpu{number}"] if name not in self.truth.devices)
         for slot in self.truth.slots[: wanted - count]:
-            self._ask(made, "device_add", driver=slot["type"], id=next(names), **slot["props"])
+            made.steps.append(Ask(self.script, self.socket, "device_add", {"driver": slot.type, "id": next(names), **slot.place}))
         made.after = _replaced(made.after, "-smp", qemu.processors_text(wanted, most))
 
     def _memory(self, made: Plan) -> None:

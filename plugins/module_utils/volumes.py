@@ -14,6 +14,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import end_copy
 from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import as_user
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import as_owner, run
+from ansible_collections.ikcloud.compute.plugins.module_utils.disks import work_of
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_of, finished_name
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import read_instances
@@ -131,11 +132,12 @@ def _find_node(layout: Layout, name: str, path: str) -> Node | None:
             continue
         try:
             with Qmp(socket) as qmp:
-                nodes = [entry.get("inserted") or {} for entry in qmp.execute("query-block")]
-                node = next((node for node in nodes if node.get("file") == path and node.get("node-name")), None)
+                inserted = [media for block in qmp.ask("query-block").entries() for media in [block.find("inserted")] if media]
+                node = next((media for media in inserted if media.get("file").word() == path), None)
                 if node:
                     script = _script(layout, folder)
-                    return Node(script, socket, node["node-name"]) if node["drv"] == "qcow2" else _copied_node(script, path, qmp)
+                    name, form = node.get("node-name").word(), node.get("drv").word()
+                    return Node(script, socket, name) if form == "qcow2" else _copied_node(script, path, qmp)
         except ComputeError:
             continue  # stopped, or busy with another client: then it can't be asked to grow either
     return None
@@ -149,9 +151,9 @@ def _script(layout: Layout, folder: str) -> tuple[str, ...]:
 
 def _copied_node(script: tuple[str, ...], path: str, qmp: Qmp) -> Node | None:
     """Find the node of a volume that QEMU copies: query-block names the job's filter."""
-    jobs, nodes = qmp.execute_all([("query-jobs", {}), ("query-named-block-nodes", {"flat": True})])
-    ending = end_copy(script, qmp.path, [job["id"] for job in jobs], [node["node-name"] for node in nodes], stage=0)
-    names = [node["node-name"] for node in nodes if node["file"] == path and node["drv"] == "qcow2"]
+    jobs, nodes = work_of(qmp)
+    ending = end_copy(script, qmp.path, jobs, [node.node for node in nodes], stage=0)
+    names = [node.node for node in nodes if node.path == path and node.format == "qcow2"]
     return Node(script, qmp.path, names[0], tuple(ending)) if names else None
 
 

@@ -81,7 +81,7 @@ class Qemu:
             for name, parts in later.items()
             if "netdev" in parts
         }
-        slots = tuple({"type": "max-x86_64-cpu", "props": {"core-id": number}} for number in range(self.cpus, self.room))
+        slots = tuple(live.Slot("max-x86_64-cpu", {"core-id": number}) for number in range(self.cpus, self.room))
         kinds = {name: next(iter(parts)) for name, parts in self.devices.items()}
         disks = {name: self.nodes[parts["drive"]] for name, parts in later.items() if "drive" in parts}
         serials = {name: parts["serial"] for name, parts in later.items() if "serial" in parts}
