@@ -61,7 +61,7 @@ def next_instance_id(current: str) -> str:
 
 def instance_id_of(text: str) -> str:
     """Read the instance-id in meta-data of ours, "" for none."""
-    match = re.search(r'^instance-id: "?([A-Za-z0-9._-]+)"?$', text, re.MULTILINE)
+    match = re.search(rf'^instance-id: "?({_INSTANCE_ID.pattern})"?$', text, re.MULTILINE)
     return match.group(1) if match else ""
 
 
@@ -113,7 +113,8 @@ def default_user_data(item: Item) -> Item:
 
 def applies_network_at_boot(text: str) -> bool:
     """Tell whether user-data has cloud-init set up the network at each boot (ours does)."""
-    return text.startswith("#cloud-config") and re.search(r"^updates:\n  network:.*\bboot\b", text, re.MULTILINE | re.DOTALL) is not None
+    place = re.search(r"^updates:\n  network:", text, re.MULTILINE) if text.startswith("#cloud-config") else None
+    return place is not None and re.compile(r"\bboot\b").search(text, place.end()) is not None
 
 
 def merge(ours: Item, theirs: Mapping[str, Any]) -> Item:

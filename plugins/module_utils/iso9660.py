@@ -3,28 +3,38 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The files in the root folder of a small ISO 9660 image (ECMA-119), under their Rock Ridge names (IEEE P1282, entry NM).
 
-That is what says whether a seed is what it should be; an image's own bytes differ each time, since it holds dates.
+That is what says whether a seed is what it should be; an image's own bytes differ each time, since it holds dates. Somebody hostile may have
+written it, so all is limited; one with links or loops in its folders is no matter, for only the root folder is read.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import struct
+from collections.abc import Iterator
 
 _SECTOR = 2048
 _PRIMARY = 16 * _SECTOR  # ECMA-119 section 6.7.1: descriptors begin at sector 16
 _MAX_BYTES = 16 << 20
 _FIRST_BYTES = 128 << 10  # a seed's texts are in these; the rest of what genisoimage makes is 300 KiB of padding
 _DIRECTORY = 0x02
+# A seed has three files.
+_MAX_FILES = 16
 
 
 def read_files(path: str) -> dict[str, bytes]:
     """Read all files in the root folder of an image.
 
     :returns: Their contents by name.
-    :raises ValueError: When it is no such image, or what is in it is not in its first 16 MiB.
-    :raises OSError: When it can't be read.
+    :raises ValueError: When it is no such image, or has more than some files, or what is in it is not in its first 16 MiB.
+    :raises OSError: When it can't be read, or is no plain file.
     """
-    with open(path, "rb") as stream:
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file")
         data = stream.read(_FIRST_BYTES)
         try:
             return _files(path, data)
@@ -40,13 +50,19 @@ def _files(path: str, data: bytes) -> dict[str, bytes]:
     if extent * _SECTOR + size > len(data):
         raise ValueError(f"{path} ends in the middle of its folder")
     files: dict[str, bytes] = {}
+    left = _MAX_BYTES  # two may say that they are in the same place
     for offset in _records(data, extent * _SECTOR, size):
         name = _name(data, offset)
         if data[offset + 25] & _DIRECTORY or not name:
             continue
         start, length = _extent(data, offset)
+        if not name.isprintable():
+            raise ValueError(f"{path} has a file with an impossible name")
         if start * _SECTOR + length > len(data):
             raise ValueError(f"{path} ends in the middle of {name}")
+        left -= length
+        if left < 0 or len(files) == _MAX_FILES:
+            raise ValueError(f"{path} has more than {_MAX_FILES} files or {_MAX_BYTES >> 20} MiB")
         files[name] = data[start * _SECTOR : start * _SECTOR + length]
     return files
 
@@ -59,8 +75,7 @@ def _extent(data: bytes, offset: int) -> tuple[int, int]:
     return first, size
 
 
-def _records(data: bytes, start: int, size: int) -> list[int]:
-    found: list[int] = []
+def _records(data: bytes, start: int, size: int) -> Iterator[int]:
     offset = start
     while offset < min(start + size, len(data) - 33):
         length = data[offset]
@@ -69,9 +84,8 @@ def _records(data: bytes, start: int, size: int) -> list[int]:
             continue
         if length < 34:
             raise ValueError("the image has a broken folder record")
-        found.append(offset)
+        yield offset
         offset += length
-    return found
 
 
 def _name(data: bytes, offset: int) -> str:
