@@ -88,7 +88,7 @@ options:
     default: []
   owner:
     description:
-      - The user that QEMU runs as; the seeds belong to it.
+      - The user that QEMU runs as. The seeds are root's, for this user's group to read; the instances' folders belong to this user.
       - Not looked at when the module does not run as root, or when it is empty.
     type: str
     default: compute-service

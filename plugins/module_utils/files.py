@@ -172,7 +172,7 @@ def access_steps(path: str, access: tuple[int, int, int], mode: int, owner: str)
     """
     steps: list[Step] = []
     reasons: list[str] = []
-    if owner and not _belongs_to(access, owner):
+    if owner and not belongs_to(access, owner):
         steps.append(Do(f"chown {owner}:{owner} {shlex.quote(path)}", lambda: os.chown(path, *user_ids(owner))))
         reasons.append(f"owner is not {owner}")
     if access[0] != mode:
@@ -181,9 +181,13 @@ def access_steps(path: str, access: tuple[int, int, int], mode: int, owner: str)
     return steps, reasons
 
 
-def _belongs_to(access: tuple[int, int, int], owner: str) -> bool:
+def belongs_to(access: tuple[int, int, int], owner: str, group: str = "") -> bool:
+    """Tell whether a file belongs to a user, and to the user's own group or another one.
+
+    :param access: What it has, as :func:`access_of` says.
+    """
     try:
-        return access[1:] == user_ids(owner)
+        return access[1:] == user_ids(owner, group)
     except ComputeError:
         return False  # no such user as yet: the step says so
 

@@ -9,10 +9,10 @@ import hashlib
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
-from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_steps, begin_file, finish_step, unfinished
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_steps, belongs_to, finish_step, unfinished
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_folder_steps, instance_id, owner_or_none
 from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import MODES, SEED_MODE, Seed, boot_reason, build_step, paths_of, read_seeds, removal_steps
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Step, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Step, Write, primary_group
 
 
 class SeedKind(Kind):
@@ -49,6 +49,7 @@ class SeedKind(Kind):
         super().__init__(params)
         self.layout = Layout(self.root)
         self.owner = owner_or_none(params.get("owner") or "")
+        self.group = primary_group(self.owner) if self.owner else ""
         self.rebuild = frozenset(params.get("rebuild") or ())
 
     def problems(self, index: int, item: Item) -> list[str]:
@@ -80,7 +81,7 @@ class SeedKind(Kind):
         name = item["name"]
         seed: Seed = have.raw if have else Seed()
         path, folder = self.layout.seed(name), self.layout.instance(name).folder
-        kept = cloud_init.instance_id_of(seed.image.get("meta-data", "") or seed.files.get("meta-data", ""))
+        kept = seed.instance_id
         if kept and name in self.rebuild:
             kept = cloud_init.next_instance_id(kept)
         wanted_id = item.get("instance_id") or kept or f"iid-{instance_id(name)}"
@@ -98,11 +99,16 @@ class SeedKind(Kind):
             else:
                 reasons.append(f"{file} differs" if text in seed.files else f"{file} is missing")
         differing = [text for text in texts if seed.image.get(text) != texts[text]] + sorted(set(seed.image) - set(texts))
-        if differing:
-            steps += [begin_file(path, SEED_MODE, self.owner), build_step(self.layout, name, texts), finish_step(path, replace=True)]
+        own = "root" if self.owner else ""
+        # A new file, not a chown: who had the former one open to write to it could go on with that.
+        handed = bool(seed.image and self.owner and not belongs_to(seed.access, own, self.group))
+        if differing or handed:
+            begin = Write(unfinished(path), "", mode=SEED_MODE, owner=own, secret=True, group=self.group)
+            steps += [begin, build_step(self.layout, name, texts), finish_step(path, replace=True)]
             reasons += [f"{text} in the seed differs" for text in differing] if seed.image else []
+            reasons += [f"{path} is not root's, for the group {self.group} to read"] if handed else []
         else:
-            changed, why = access_steps(path, seed.access, SEED_MODE, self.owner)
+            changed, why = access_steps(path, seed.access, SEED_MODE, "")
             steps += changed
             reasons += why
             if seed.leftover:

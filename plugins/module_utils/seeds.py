@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init
+from ansible_collections.ikcloud.compute.plugins.module_utils.cloud_init import instance_id_of
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_of, remove_unused, unfinished
@@ -22,6 +23,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.process import loc
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Step, read_plain, remove_file
 
+# Root's, for QEMU's user to read: what a guest is told that it is must not come from whom it may have taken over.
 SEED_MODE = 0o640
 # The first boot's users, keys and commands are in the user-data, the password's hash too.
 MODES = {"user-data": 0o600, "network-config": 0o644, "meta-data": 0o644}
@@ -35,6 +37,8 @@ class Seed:
     :ivar files: The texts beside the instance, by their names in the seed (``user-data``); those that are there.
     :ivar modes: Their modes.
     :ivar image: The texts in the image; empty when it is not there or can't be read.
+    :ivar trusted: Whether nobody but root could write to the image.
+    :ivar instance_id: What the guest was told that it is, by what only root could write; "" for nothing.
     :ivar in_use: Whether a running QEMU has it, or a former one, open.
     :ivar running: The texts in the former one that the running QEMU has still open; None when it has the present one.
     :ivar leftover: Whether an unfinished image is there.
@@ -45,6 +49,8 @@ class Seed:
     image: dict[str, str] = field(default_factory=dict)
     access: tuple[int, int, int] = (SEED_MODE, 0, 0)
     owned: bool = True
+    trusted: bool = True
+    instance_id: str = ""
     in_use: bool = False
     running: dict[str, str] | None = None
     leftover: bool = False
@@ -70,7 +76,7 @@ def read_seeds(layout: Layout, listed: Iterable[str], absent: bool) -> dict[str,
     for name in sorted(images | hidden | folders):
         if instance_id(name) is None:
             continue
-        seed = _read(layout, name, name in images, name in hidden, absent or name not in wanted)
+        seed = _read(layout, name, name in images, name in hidden, name in wanted, absent)
         if seed and (seed.owned or name in wanted):
             found[name] = seed
     return found
@@ -85,8 +91,9 @@ def _names(folder: str) -> set[str]:
         raise ComputeError(f"{folder} can't be read: {error.strerror}.") from None
 
 
-def _read(layout: Layout, name: str, has_image: bool, leftover: bool, leaving: bool) -> Seed | None:
+def _read(layout: Layout, name: str, has_image: bool, leftover: bool, listed: bool, absent: bool) -> Seed | None:
     path = layout.seed(name)
+    leaving = absent or not listed
     files: dict[str, str] = {}
     modes: dict[str, int] = {}
     for text, file in paths_of(layout, name).items():
@@ -99,10 +106,24 @@ def _read(layout: Layout, name: str, has_image: bool, leftover: bool, leaving: b
     # The network-config is written first, so that one that was killed there is known again.
     marked = (image.get("meta-data"), files.get("meta-data"), files.get("network-config"))
     owned = any(is_marked(text) for text in marked) or not (has_image or files)
+    trusted = has_image and _is_roots(path)
+    # QEMU's user may take our mark off what is its own, which is then no reason to refuse the node's list.
+    owned = owned or (listed and not absent and not (trusted if has_image else _is_roots(layout.instance(name).folder)))
+    beside = paths_of(layout, name)["meta-data"]
+    told = image.get("meta-data", "") if trusted else files.get("meta-data", "") if _is_roots(beside) else ""
+    known = instance_id_of(told) if is_marked(told) else ""
     if not has_image:
-        return Seed(files, modes, owned=owned, leftover=leftover)
+        return Seed(files, modes, owned=owned, instance_id=known, leftover=leftover)
     in_use, running = _running(layout, name, path)
-    return Seed(files, modes, image, access_of(path), owned, in_use or (leaving and is_locked(path)), running, leftover)
+    return Seed(files, modes, image, access_of(path), owned, trusted, known, in_use or (leaving and is_locked(path)), running, leftover)
+
+
+def _is_roots(path: str) -> bool:
+    """Tell whether a file belongs to whoever runs this, which is root but in tests, or to root."""
+    try:
+        return os.lstat(path).st_uid in (0, os.geteuid())
+    except OSError:
+        return False
 
 
 def _image(path: str) -> dict[str, str]:

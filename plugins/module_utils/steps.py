@@ -76,7 +76,7 @@ class Ip(Step):
 class Write(Step):
     """Put a file in place, whole or not at all; its folders are made where they lack.
 
-    ``owner`` is a user (its own group goes with it), "" for whoever runs; a ``secret`` content never stands in a diff.
+    ``owner`` is a user (its own group goes with it, unless ``group`` says another), "" for whoever runs; a ``secret`` content never stands in a diff.
     """
 
     path: str
@@ -85,17 +85,18 @@ class Write(Step):
     owner: str = ""
     secret: bool = False
     stage: int = 0
+    group: str = ""
 
     @property
     def text(self) -> str:
-        owner = f" -o {shlex.quote(self.owner)} -g {shlex.quote(self.owner)}" if self.owner else ""
+        owner = f" -o {shlex.quote(self.owner)} -g {shlex.quote(self.group or self.owner)}" if self.owner else ""
         return f"install -D -m {self.mode:04o}{owner} /dev/stdin {shlex.quote(self.path)}"
 
     def run(self) -> None:
         folder = os.path.dirname(self.path)
         # One name, so that what a killed run left of it is replaced and not left over; O_EXCL follows no link that another user laid there.
         temporary = os.path.join(folder, f".new-{os.path.basename(self.path)}")
-        owner = user_ids(self.owner) if self.owner else None
+        owner = user_ids(self.owner, self.group) if self.owner else None
         try:
             os.makedirs(folder, mode=0o755, exist_ok=True)
             remove_file(temporary)
@@ -196,19 +197,30 @@ class Do(Step):
         self.function()
 
 
-def user_ids(user: str) -> tuple[int, int]:
+def user_ids(user: str, group: str = "") -> tuple[int, int]:
     """Give the numeric ids of a user and of the group of the same name (or else its primary group).
 
-    :raises ComputeError: When there is no such user.
+    :param group: Another group.
+    :raises ComputeError: When there is no such user or group.
     """
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
         raise ComputeError(f"There is no user {user!r} on this node.", "The role ikcloud.compute.prepare makes it.") from None
     try:
-        return entry.pw_uid, grp.getgrnam(user).gr_gid
+        return entry.pw_uid, grp.getgrnam(group or user).gr_gid
     except KeyError:
+        if group:
+            raise ComputeError(f"There is no group {group!r} on this node.", "The role ikcloud.compute.prepare makes it.") from None
         return entry.pw_uid, entry.pw_gid
+
+
+def primary_group(user: str) -> str:
+    """Give the name of a user's primary group; the user's own name where there is no such user as yet."""
+    try:
+        return grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
+    except KeyError:
+        return user
 
 
 def read_plain(path: str) -> tuple[str, int] | None:

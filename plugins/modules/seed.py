@@ -14,7 +14,8 @@ author:
 description:
   - Makes for each listed instance a NoCloud seed C(lib/volumes/compute-ID-seed.img), from the files C(cloud_init.cfg) (user-data), C(net_1.cfg)
     (network-config) and C(meta_data.cfg) that stay in C(run/instances/compute-ID) for a person to read.
-  - A seed is made anew only when one of the three texts in it differs from what is declared. It is read for that, file by file.
+  - A seed is made anew only when one of the three texts in it differs from what is declared, or when it is not root's. It is read for that, file by file.
+  - QEMU's user can read a seed and not write to it. Which instance-id the guest was given is read from what only root could write.
   - The guest's cards are told by their MAC addresses, since their names change with the machine type.
   - "Nobody can log in with a password over SSH. A password for the console is possible, as a hash only."
 notes:

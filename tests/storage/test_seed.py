@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -270,10 +271,100 @@ def test_owner(root: Path, run: Converge) -> None:
     check = run(SeedKind, check=True, seeds=[SEED], owner="daemon")
     assert check["commands"] == run(SeedKind, seeds=[SEED], owner="daemon")["commands"]
     folder = root / f"run/instances/{NAME}"
-    assert (image_of(root).owner(), folder.owner(), (folder / "cloud_init.cfg").owner()) == ("daemon", "daemon", "root")
+    image = image_of(root)
+    assert (image.owner(), image.group(), image.stat().st_mode & 0o777) == ("root", "daemon", 0o640)
+    assert (folder.owner(), (folder / "cloud_init.cfg").owner()) == ("daemon", "root")
     assert not run(SeedKind, seeds=[SEED], owner="daemon")["changed"]
     os.chown(folder, 0, 0)
     os.chown(image_of(root), 0, 0)
     mended = run(SeedKind, seeds=[SEED], owner="daemon")
-    assert mended["results"][0]["reasons"] == [f"the folder {folder} has another mode or owner", "owner is not daemon"]
+    assert mended["results"][0]["reasons"] == [f"the folder {folder} has another mode or owner", f"{image} is not root's, for the group daemon to read"]
     assert not run(SeedKind, seeds=[SEED], owner="daemon")["changed"]
+
+
+OWNER = "daemon"
+
+
+@pytest.fixture
+def formerly(root: Path, run: Converge) -> Path:
+    """Make a seed as one was until QEMU's user was given none any more: that user's own, in its second life."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    run(SeedKind, seeds=[SEED], owner=OWNER)
+    run(SeedKind, seeds=[SEED], owner=OWNER, rebuild=[NAME])
+    shutil.chown(image_of(root), OWNER, OWNER)
+    return image_of(root)
+
+
+def forge(root: Path, texts: dict[str, str]) -> None:
+    """Do what QEMU's user can do to an image of its own: write over it."""
+    folder = root / "forged"
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    made = root / "forged.img"
+    subprocess.run(["genisoimage", "-quiet", "-output", str(made), "-volid", "cidata", "-joliet", "-rock", str(folder)], check=True)
+    command = ["setpriv", "--reuid", OWNER, "--regid", OWNER, "--clear-groups", "dd", f"of={image_of(root)}", "conv=notrunc", "status=none"]
+    for path in (root.parent, root):
+        path.chmod(0o755)
+    with made.open("rb") as stream:
+        subprocess.run(command, check=True, stdin=stream)
+
+
+def test_one_of_qemus_user_is_taken_over_while_it_runs(root: Path, run: Converge, formerly: Path) -> None:
+    """The plan lists it, nothing restarts, and who has the former one open to write to it has no hold of the new one."""
+    argv = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "none", "-S", "-qmp", f"unix:{root}/qmp.sock,server=on,wait=off"]
+    argv += ["-pidfile", str(root / f"run/instances/{NAME}/{NAME}.pid"), "-drive", f"file={formerly},format=raw,if=none,readonly=on"]
+    with formerly.open("r+b") as held, subprocess.Popen(argv) as process:
+        try:
+            wait_for_qemu(root / "qmp.sock")
+            check = run(SeedKind, check=True, seeds=[SEED], owner=OWNER)
+            real = run(SeedKind, seeds=[SEED], owner=OWNER)
+            assert "msg" not in real and check["commands"] == real["commands"]
+            (entry,) = real["results"]
+            assert entry["reasons"] == [f"{formerly} is not root's, for the group {OWNER} to read"]
+            assert (entry["instance_id"], entry["restart_required"], real["warn"]) == ("iid-af95e879-2", False, [])
+            assert (formerly.owner(), formerly.group()) == ("root", OWNER)
+            held.write(b"x" * 99999)
+            again = run(SeedKind, seeds=[SEED], owner=OWNER)
+            assert not again["changed"] and in_image(root)["meta-data"]["instance-id"] == "iid-af95e879-2"
+        finally:
+            process.terminate()
+
+
+def test_qemus_user_reads_it_and_writes_nothing(root: Path, run: Converge, formerly: Path) -> None:
+    run(SeedKind, seeds=[SEED], owner=OWNER)
+    with pytest.raises(subprocess.CalledProcessError):
+        forge(root, {"meta-data": "x"})
+    subprocess.run(["setpriv", "--reuid", OWNER, "--regid", OWNER, "--clear-groups", "head", "-c1", str(formerly)], check=True)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_forged_instance_id_is_not_believed(root: Path, run: Converge, formerly: Path, marked: bool) -> None:
+    """Nor does what lacks our mark by now stop the other seeds of the node."""
+    folder = root / f"run/instances/{NAME}"
+    forge(root, {"meta-data": ("# ikcloud.compute seed x\n" if marked else "") + "instance-id: forged\n"})
+    for text in ("net_1.cfg", *(() if marked else ("meta_data.cfg",))):
+        (folder / text).unlink()
+        (folder / text).write_text("instance-id: forged\n")
+        shutil.chown(folder / text, OWNER, OWNER)
+    real = run(SeedKind, seeds=[SEED, {**SEED, "name": "compute-00000002"}], owner=OWNER)
+    assert "msg" not in real and image_of(root, "compute-00000002").exists()
+    # Where nothing of root's tells it any more, it is what a new instance has.
+    assert in_image(root)["meta-data"]["instance-id"] == ("iid-af95e879-2" if marked else "iid-af95e879")
+    assert not run(SeedKind, seeds=[SEED], owner=OWNER)["changed"]
+
+
+@pytest.mark.parametrize("content", ["empty", "noise", "pipe", "tebibyte"])
+def test_whatever_is_in_its_place_is_made_anew(root: Path, run: Converge, formerly: Path, content: str) -> None:
+    if content == "pipe":
+        formerly.unlink()
+        os.mkfifo(formerly)
+        shutil.chown(formerly, OWNER, OWNER)
+    else:
+        formerly.write_bytes(os.urandom(1 << 20) if content == "noise" else b"")
+        os.truncate(formerly, 1 << 40 if content == "tebibyte" else formerly.stat().st_size)
+    began = time.monotonic()
+    real = run(SeedKind, seeds=[SEED, {**SEED, "name": "compute-00000002"}], owner=OWNER)
+    assert "msg" not in real and in_image(root)["meta-data"]["instance-id"] == "iid-af95e879-2"
+    assert time.monotonic() - began < 10 and not run(SeedKind, seeds=[SEED], owner=OWNER)["changed"]
