@@ -30,7 +30,7 @@ options:
         default: qcow2
       size:
         description:
-          - The size that the guest sees, such as V(10G), where K, M, G and T are powers of 1024, or in bytes.
+          - The size that the guest sees, such as V(10G), V(10GB) or V(1.5 GiB), where K, M, G and T are powers of 1024, or in bytes.
           - When not given, that of the image, and an existing volume stays as large as it is. Needed when there is no O(volumes[].image).
         type: str
       copy:

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import stat
 import struct
 from collections.abc import Iterable, Iterator
@@ -29,9 +28,6 @@ _INCOMPATIBLE_CORRUPT = 1 << 1
 _INCOMPATIBLE_DATA_FILE = 1 << 2
 # "The backing file name … must not be longer than 1023 bytes"; with the extensions before it, all stands in the first 64 KiB cluster.
 _HEADER_BYTES = 65536
-_SIZE = re.compile(r"([1-9][0-9]{0,18})([KMGT]?)B?", re.IGNORECASE)
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SECTOR = 512
 
 
 @dataclass(frozen=True)
@@ -235,27 +231,3 @@ def is_locked(path: str) -> bool:
     finally:
         os.close(handle)
     return int(struct.unpack_from("h", answer)[0]) != fcntl.F_UNLCK
-
-
-def parse_size(text: str) -> int:
-    """Give the bytes of a size such as ``10G`` (K, M, G, T: powers of 1024) or ``10737418240``.
-
-    :raises ValueError: When it is none, or not a whole number of 512-byte sectors.
-    """
-    match = _SIZE.fullmatch(text)
-    if not match:
-        raise ValueError(f"{text!r} is not a size; write it as 10G (K, M, G and T are powers of 1024) or in bytes")
-    size = int(match.group(1)) * _UNITS[match.group(2).upper()]
-    if size % _SECTOR:
-        raise ValueError(f"{text!r} is not a whole number of sectors of {_SECTOR} bytes")
-    if size >= 1 << 60:
-        raise ValueError(f"{text!r} is larger than an image can be")
-    return size
-
-
-def format_size(size: int) -> str:
-    """Write bytes as a person would: ``10G`` where that is exact, else bytes."""
-    for unit in ("T", "G", "M", "K"):
-        if size and size % _UNITS[unit] == 0:
-            return f"{size // _UNITS[unit]}{unit}"
-    return str(size)

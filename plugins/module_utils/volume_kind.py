@@ -29,6 +29,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFA
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, mark_command, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.room import Copy, copy_size, lacking_room
+from ansible_collections.ikcloud.compute.plugins.module_utils.sizes import format_size, read_disk_size
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Remove, Step, user_ids
 from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import (
     Volume,
@@ -91,9 +92,9 @@ class VolumeKind(Kind):
             found.append(f"{where}.size: an empty volume needs a size; give one, or an image.")
         if size is not None:
             try:
-                qcow2.parse_size(size)
+                read_disk_size(size)
             except ValueError as error:
-                found.append(f"{where}.size: {error}.")
+                found.append(f"{where}.size: {error}")
         return [problem for problem in found if problem]
 
     def list_problems(self, items: list[Item]) -> list[str]:
@@ -106,7 +107,7 @@ class VolumeKind(Kind):
     def observe(self, items: list[Item]) -> dict[str, Found]:
         self.bases = read_bases(self.layout, {str(item["image"]) for item in items if item.get("image")})
         absent = self.params["state"] == "absent"
-        sizes = {item["name"]: None if absent or item.get("size") is None else qcow2.parse_size(item["size"]) for item in items}
+        sizes = {item["name"]: None if absent or item.get("size") is None else read_disk_size(item["size"]) for item in items}
         self.kept = os.path.isdir(self.layout.kept)
         found: dict[str, Found] = {}
         volumes = read_volumes(self.layout, sizes, removing=absent, rebuilding=self.rebuild)
@@ -122,7 +123,7 @@ class VolumeKind(Kind):
     observe_bare = observe  # reading needs no tool
 
     def _props(self, path: str, size: int | None, base: str, mode: str = f"{MODE:04o}") -> Item:
-        return {"path": path, "size": "unknown" if size is None else qcow2.format_size(size), "base": base, "mode": mode}
+        return {"path": path, "size": "unknown" if size is None else format_size(size), "base": base, "mode": mode}
 
     def change(self, item: Item, have: Found | None) -> Change:
         if have is None or have.raw.header is None:
@@ -153,6 +154,7 @@ class VolumeKind(Kind):
         if base:
             self._check_base(item, base, base_path)
         steps: list[Step] = [begin_file(path, MODE)]
+        size = None if size is None else format_size(read_disk_size(size))  # qemu-img does not take all that people write
         sized = (size,) if size is not None else ()
         if image and item["copy"]:
             steps.append(Build(("qemu-img", "convert", "-q", "-f", item["image_format"], "-O", "qcow2", base_path, hidden), made=hidden))
@@ -164,7 +166,7 @@ class VolumeKind(Kind):
         else:
             steps.append(CreateImage(("qemu-img", "create", "-q", "-f", "qcow2", hidden, *sized), made=hidden, blanks=self.blanks))
         steps += [mark_step(path, f"volume/{name}"), *hand_over(path, self.owner), finish_step(path)]
-        expected = qcow2.parse_size(size) if size is not None else base.virtual_size if base else None
+        expected = read_disk_size(size) if size is not None else base.virtual_size if base else None
         after = self._props(path, expected, "" if item["copy"] else base_path)
         return Change(name, "create", None, after, steps, facts={"path": path, "size": expected})
 
@@ -195,10 +197,10 @@ class VolumeKind(Kind):
             raise ComputeError(
                 f"volume {name}: the image {path} does not hold all of its data itself.", "Make it with ikcloud.compute.image, which refuses such a one."
             )
-        if size is not None and qcow2.parse_size(size) < base.virtual_size:
+        if size is not None and read_disk_size(size) < base.virtual_size:
             raise ComputeError(
-                f"volume {name}: size {size} is smaller than its image {item['image']}, which has {qcow2.format_size(base.virtual_size)}.",
-                f"Declare {qcow2.format_size(base.virtual_size)} or more.",
+                f"volume {name}: size {size} is smaller than its image {item['image']}, which has {format_size(base.virtual_size)}.",
+                f"Declare {format_size(base.virtual_size)} or more.",
             )
 
     def _update(self, item: Item, have: Found, volume: Volume, header: qcow2.Header) -> Change:
@@ -207,11 +209,11 @@ class VolumeKind(Kind):
         if trouble:
             raise ComputeError(f"volume {name}: {trouble}")
         self._check_same_base(item, header)
-        size = qcow2.parse_size(item["size"]) if item.get("size") is not None else header.virtual_size
+        size = read_disk_size(item["size"]) if item.get("size") is not None else header.virtual_size
         if size < header.virtual_size:
             raise ComputeError(
-                f"volume {name} has {qcow2.format_size(header.virtual_size)}, declared is {item['size']}: a volume never shrinks, its guest would lose data.",
-                f"Declare {qcow2.format_size(header.virtual_size)} or more. {REBUILD}",
+                f"volume {name} has {format_size(header.virtual_size)}, declared is {item['size']}: a volume never shrinks, its guest would lose data.",
+                f"Declare {format_size(header.virtual_size)} or more. {REBUILD}",
             )
         steps, reasons = access_steps(path, volume.access, MODE, self.owner)
         restart, after = "", size
@@ -219,10 +221,10 @@ class VolumeKind(Kind):
             steps.append(Do(mark_command(path, f"volume/{name}"), lambda: write_mark(path, MARK, f"volume/{name}")))
             reasons.append("it has lost its mark")
         if size > header.virtual_size:
-            growth = f"size is {qcow2.format_size(header.virtual_size)}, declared {item['size']}"
+            growth = f"size is {format_size(header.virtual_size)}, declared {item['size']}"
             reasons.append(growth)
             if not volume.locked:
-                steps.append(offline_growth(path, item["size"], header, self._owner_ids(volume)))
+                steps.append(offline_growth(path, format_size(size), header, self._owner_ids(volume)))
             elif volume.node:
                 steps += [*volume.node.ending, live_growth(volume.node, size)]
                 reasons += ["an interrupted backup has left its job in QEMU"] if volume.node.ending else []

@@ -55,6 +55,7 @@ options:
       - The instances, by default C(cloud_instances).
       - Required keys of an entry are C(image) and C(network); in place of C(network), C(address) and C(mac), C(nics) lists several cards with these keys.
       - C(node) pins it to a node. C(cpu) (1), C(memory) (1024, in MiB, or with a unit) and C(disk) (the image's size) say how large it is.
+        Sizes are written as V(10G), V(10GB), V(1.5 GiB) and the like; K, M, G and T are powers of 1024 in each of these.
         A C(disk) that is less than what is there is refused, unless it is made anew in this run (O(rebuild)).
       - C(cpu_max) and C(memory_max) say up to what C(cpu) and C(memory) can grow while it runs (see M(ikcloud.compute.instance)).
       - C(user), C(ssh_keys), C(password_hash) and C(user_data) say how to log in, and what cloud-init does.

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.sizes import format_size
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.consistency import overhead
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Addresses, Cloud, Instance, Network, Nic, Node, Placement
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import size_text
 
 Item = dict[str, Any]
 # The lists, in the order in which the modules run.
@@ -46,7 +46,7 @@ class Compiler:
                 self._instance_on(instance, node, result[node])
         for name, node in sorted(self.homes.items()):
             if node in result:
-                result[node]["volumes"].append({"name": name, "size": size_text(self.cloud.volumes[name].size)})
+                result[node]["volumes"].append({"name": name, "size": format_size(self.cloud.volumes[name].size)})
         return result
 
     def disks_of(self, instance: Instance) -> list[str]:
@@ -146,7 +146,7 @@ class Compiler:
         lists["volumes"].append(
             _present(
                 name=machine, image=instance.image, image_format=self.cloud.images[instance.image].format,
-                size=None if instance.disk is None else size_text(instance.disk), copy=instance.copy,
+                size=None if instance.disk is None else format_size(instance.disk), copy=instance.copy,
             )
         )  # fmt: skip
         lists["seeds"].append(

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.sizes import format_size
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Instance, Network, Node
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import size_text
 
 
 def place_of(instance: Instance, index: int, key: str) -> str:
@@ -115,7 +115,7 @@ def node_problems(cloud: Cloud, nodes: Sequence[Node]) -> list[str]:
         sizes = [node.facts.image_sizes[instance.image] for node in nodes if node.facts and instance.image in node.facts.image_sizes]
         if instance.disk is not None and sizes and instance.disk < max(sizes):
             problems.append(
-                f"cloud_instances.{instance.name}.disk: {size_text(instance.disk)} is less than the {size_text(max(sizes))} of the image {instance.image}; "
+                f"cloud_instances.{instance.name}.disk: {format_size(instance.disk)} is less than the {format_size(max(sizes))} of the image {instance.image}; "
                 "take that or more, or leave disk out."
             )
     return problems

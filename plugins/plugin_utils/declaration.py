@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import mac_address, mac_problem, short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.sizes import SECTOR, likely, read_bytes
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.consistency import cloud_problems
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, DataVolume, Image, Instance, Network, Nic
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import Reader, entries, nearest, parse_size, shown
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import Reader, entries, nearest, shown
 
 IMAGE_KEYS = ("url", "path", "checksum", "format")
 NETWORK_KEYS = ("vni", "cidr", "nat", "gateway", "gateway_node", "mtu", "dns", "encapsulation", "nodes", "protect")
@@ -267,14 +268,14 @@ def _memory(reader: Reader, key: str) -> int | None:
     value = reader.spec.get(key)
     if value is None:
         return None
-    plain = isinstance(value, int) or (isinstance(value, str) and value.isascii() and value.isdigit())
-    size = parse_size(value)
-    if size is None or (not plain and size % (1 << 20)):
-        reader.add(key, f"{shown(value)} is not an amount of memory; write MiB as a number, such as 4096, or 4G.")
+    size = read_bytes(value, plain="M")
+    guess = likely(value, MIN_MEMORY << 20, MAX_MEMORY << 20)
+    if size is None or size % (1 << 20):
+        reader.add(key, f"{shown(value)} is not an amount of memory; write MiB as a number, such as 4096, or with a unit, such as 4G.{guess}")
         return None
-    mebibytes = size if plain else size >> 20
+    mebibytes = size >> 20
     if not MIN_MEMORY <= mebibytes <= MAX_MEMORY:
-        reader.add(key, f"{shown(value)} is {mebibytes} MiB; from {MIN_MEMORY} to {MAX_MEMORY} MiB are possible.")
+        reader.add(key, f"{shown(value)} is {mebibytes} MiB; from {MIN_MEMORY} to {MAX_MEMORY} MiB are possible.{guess}")
         return None
     return mebibytes
 
@@ -283,13 +284,14 @@ def _disk(reader: Reader, key: str) -> int | None:
     value = reader.spec.get(key)
     if value is None:
         return None
-    size = parse_size(value)
+    size = read_bytes(value)
+    guess = likely(value, MIN_DISK, MAX_DISK)
     if size is None:
-        reader.add(key, f"{shown(value)} is not a size; write it as 10G (K, M, G, T of 1024).")
+        reader.add(key, f"{shown(value)} is not a size; write it as 10G (K, M, G, T of 1024).{guess}")
     elif not MIN_DISK <= size <= MAX_DISK:
-        reader.add(key, f"{shown(value)} is {size} bytes; from 1M to 64T are possible. Write the unit: 10G.")
+        reader.add(key, f"{shown(value)} is {size} bytes; from 1M to 64T are possible. Write the unit: 10G.{guess}")
         return None
-    elif size % 512:
+    elif size % SECTOR:
         reader.add(key, f"{shown(value)} is not a whole number of sectors of 512 bytes; write the unit: 10G.")
         return None
     return size

@@ -14,8 +14,6 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_
 
 # Not more digits than any number here needs; int() refuses thousands of them with an error of its own.
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
-_SIZE = re.compile(r"([0-9]{1,18})([KMGT]?)(?:iB)?", re.IGNORECASE)
-_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _TRUE = {"true", "yes", "on", "1"}
 _FALSE = {"false", "no", "off", "0"}
 # What people write who come from elsewhere.
@@ -40,22 +38,6 @@ def nearest(word: object, known: Iterable[str]) -> str:
         close = [_SYNONYMS[word]]
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     return (f"Did you mean {close[0]}? " if close else "") + (f"Known: {listed}." if names else "None is known.")
-
-
-def parse_size(value: object) -> int | None:
-    """Give the bytes of a size such as ``10G``, ``512MiB`` (units of 1024) or a plain number of bytes, or None."""
-    if isinstance(value, bool):
-        return None
-    match = _SIZE.fullmatch(str(value)) if isinstance(value, (int, str)) else None
-    return int(match.group(1)) << _UNITS[match.group(2).upper()] if match else None
-
-
-def size_text(size: int) -> str:
-    """Write bytes with the largest unit that leaves no rest: ``10G``."""
-    for unit in ("T", "G", "M", "K"):
-        if size and size % (1 << _UNITS[unit]) == 0:
-            return f"{size >> _UNITS[unit]}{unit}"
-    return str(size)
 
 
 class Reader:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import format_size, parse_size
+from ansible_collections.ikcloud.compute.plugins.module_utils.sizes import format_size, read_disk_size
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Facts, Network, Node
 
 Lists = Mapping[str, Mapping[str, Any]]
@@ -95,7 +95,7 @@ def shrink_problems(nodes: Mapping[str, Node], lists: Lists, rebuilt: Lists) -> 
         owners = {f"compute-{item['id']}": item["name"] for item in kinds.get("instances", [])}
         for item in (rebuilt.get(name, {}) if rebuilt else kinds).get("volumes", []):
             volume, size = item["name"], item.get("size")
-            if size is None or volume in rebuilt.get(name, {}).get("names", []) or parse_size(size) >= have.get(volume, 0):
+            if size is None or volume in rebuilt.get(name, {}).get("names", []) or read_disk_size(size) >= have.get(volume, 0):
                 continue
             there, owner = format_size(have[volume]), owners.get(volume)
             place = f"cloud_instances.{owner}.disk" if owner else f"cloud_volumes.{volume}.size"

@@ -96,6 +96,20 @@ def test_commands_of_a_bare_node_are_those_of_a_ready_one(root: Path, run: Conve
     assert run(VolumeKind, volumes=volumes)["commands"] == bare["commands"]
 
 
+def test_a_size_is_written_as_people_write_it(root: Path, run: Converge, base: Path) -> None:
+    """What qemu-img does not take by itself, when it is made and when it grows."""
+    assert base.exists()
+    for size, mebibytes in (("64 MiB", 64), ("0.125GB", 128), ("128MiB", 128)):
+        volumes = [
+            {"name": "data-1", "size": size},
+            {"name": NAME, "image": "small", "size": size},
+            {"name": "whole", "image": "small", "copy": True, "size": size},
+        ]
+        run(VolumeKind, volumes=volumes)
+        assert {info(file_of(root, name))["virtual-size"] for name in ("data-1", NAME, "whole")} == {mebibytes << 20}
+        assert not run(VolumeKind, volumes=volumes)["changed"]
+
+
 def test_a_copy_of_the_images_own_size(root: Path, run: Converge) -> None:
     volumes = [{"name": NAME, "image": "small", "size": "16M", "copy": True}]
     bare = run(VolumeKind, check=True, volumes=volumes)

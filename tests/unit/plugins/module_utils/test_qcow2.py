@@ -89,21 +89,3 @@ def test_locks_of_another_process(tmp_path: Path) -> None:
     assert qcow2.is_locked(str(image))
     os.close(handle)
     assert not qcow2.is_locked(str(image))
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("10G", 10 << 30), ("512", 512), ("1k", 1024), ("16M", 16 << 20), ("2T", 2 << 40), ("10737418240", 10 << 30), ("10GB", 10 << 30)]
-)
-def test_sizes(text: str, size: int) -> None:
-    assert qcow2.parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "0", "-1G", "10X", "1.5G", "10 G", "513", "10G\n", "99999999T", "G"])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(ValueError):
-        qcow2.parse_size(text)
-
-
-@given(st.integers(1, (1 << 50)).map(lambda sectors: sectors * 512))
-def test_sizes_read_back(size: int) -> None:
-    assert qcow2.parse_size(qcow2.format_size(size)) == size

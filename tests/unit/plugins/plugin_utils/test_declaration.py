@@ -118,13 +118,19 @@ def test_a_name_that_stands_twice_in_a_list_is_named_with_both_places() -> None:
     assert message == "cloud_instances[2].name: 'web-1' stands already at cloud_instances[0]; a name may be declared once."
 
 
-@pytest.mark.parametrize(("memory", "mebibytes"), [(4096, 4096), ("4096", 4096), ("4G", 4096), ("4GiB", 4096), ("512M", 512), (None, 1024)])
+@pytest.mark.parametrize(
+    ("memory", "mebibytes"),
+    [(4096, 4096), ("4096", 4096), ("4G", 4096), ("4GiB", 4096), ("512M", 512), ("4GB", 4096), ("4 GiB", 4096), ("1.5G", 1536), (4096.0, 4096), (None, 1024)],
+)
 def test_memory(memory: Any, mebibytes: int) -> None:
     plan = make_plan(talk(**{"instances.web-1.memory": memory}), two_nodes())
     assert plan["instances"]["web-1"]["memory"] == mebibytes
 
 
-@pytest.mark.parametrize(("disk", "size"), [("10G", "10G"), ("10240M", "10G"), (1 << 30, "1G"), ("1500000768", "1500000768"), (None, None)])
+@pytest.mark.parametrize(
+    ("disk", "size"),
+    [("10G", "10G"), ("10 GiB", "10G"), ("10GB", "10G"), ("10Gi", "10G"), ("10240M", "10G"), (1 << 30, "1G"), ("1500000768", "1500000768"), (None, None)],
+)
 def test_disk(disk: Any, size: str | None) -> None:
     plan = make_plan(talk(**{"instances.web-1.disk": disk}), two_nodes())
     volume = next(item for lists in plan["nodes"].values() for item in lists["volumes"] if item["name"] == f"compute-{plan['instances']['web-1']['id']}")
