@@ -13,7 +13,7 @@ import re
 import socket
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu, reach
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, find_tool, missing_tools, run, run_json
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
@@ -38,6 +38,7 @@ def read_node(layout: Layout) -> Facts:
     instances = {name: instance_facts(instance, layout) for name, instance in sorted(read_instances(layout).items()) if instance.owned}
     boot_files = [name for name in _names(layout.networks) if name[0].isdigit()]
     labels = _network_labels(layout, boot_files)
+    ours = {link["ifname"] for link in links if str(link.get("ifalias") or "").startswith(f"{OWNER}/")}
     return {
         "hostname": socket.gethostname(),
         "cpus": len(os.sched_getaffinity(0)),
@@ -57,6 +58,10 @@ def read_node(layout: Layout) -> Facts:
         "user_ready": user_ready(),
         "folders_ready": all(os.path.isdir(folder) for folder in layout.folders),
         "uplink": default_uplink(),
+        "routes": reach.routes(ours),
+        "name_servers": reach.name_servers(),
+        "client": reach.session_client(),
+        "machine": reach.machine(),
         **_sort_links(links),
         "images": _images(layout),
         "instances": instances,

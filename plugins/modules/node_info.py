@@ -108,6 +108,21 @@ node:
     uplink:
       description: The link of the default route; null if there is none.
       type: str
+    routes:
+      description:
+        - The IPv4 routes of the main table that do not lead over links of ours, each with C(to), C(via) (null for none) and C(link).
+      type: list
+      elements: dict
+    name_servers:
+      description: The addresses of the name servers that the node asks, without those on the node itself.
+      type: list
+      elements: str
+    client:
+      description: The address from which this SSH session comes, as the node sees it; null for no such session.
+      type: str
+    machine:
+      description: A digest of machine id and boot id, the same for two names of one machine; null where the node does not say.
+      type: str
     underlay_addresses:
       description: The addresses, with their prefix lengths, of all links that are not ours.
       type: list

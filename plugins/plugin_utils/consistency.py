@@ -12,6 +12,7 @@ from typing import Any
 from ansible_collections.ikcloud.compute.plugins.module_utils.sizes import format_size
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Instance, Network, Node
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.reachability import lost_by
 
 
 def place_of(instance: Instance, index: int, key: str) -> str:
@@ -109,7 +110,7 @@ def node_problems(cloud: Cloud, nodes: Sequence[Node]) -> list[str]:
                 f"cloud_networks.{network.name}.mtu: {network.mtu} does not fit into the underlay's {cloud.underlay_mtu} bytes, of which {most} are left; "
                 "take less, or raise cloud_underlay_mtu if the links carry more."
             )
-        problems += _underlay_overlaps(network, nodes)
+        problems += _underlay_overlaps(network, nodes) or lost_by(network, nodes)
         problems += [] if cloud.purge else _former_overlaps(cloud, network, nodes)
     for instance in cloud.instances.values():
         sizes = [node.facts.image_sizes[instance.image] for node in nodes if node.facts and instance.image in node.facts.image_sizes]

@@ -141,6 +141,19 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Route:
+    """A route of a node that does not lead over our links.
+
+    :ivar to: A netaddr.IPNetwork.
+    :ivar via: The next hop, a netaddr.IPAddress; None for none.
+    """
+
+    to: Any
+    via: Any
+    link: str
+
+
+@dataclass(frozen=True)
 class Facts:
     """What a node said of itself; unknown is None or empty.
 
@@ -157,6 +170,10 @@ class Facts:
     :ivar volume_sizes: Bytes, by volume of ours that says how large it is.
     :ivar memory_limit: MiB that a QEMU can be started with at most, None when unknown or without a limit.
     :ivar kvm: Whether it has /dev/kvm, None when unknown.
+    :ivar routes: Its routes over links that are not ours.
+    :ivar name_servers: netaddr.IPAddress of those that it asks.
+    :ivar client: The netaddr.IPAddress from which the controller comes, None when unknown.
+    :ivar machine: What two names of one machine have in common, "" when unknown.
     """
 
     memory: int | None = None
@@ -172,6 +189,10 @@ class Facts:
     volume_sizes: dict[str, int] = field(default_factory=dict)
     memory_limit: int | None = None
     kvm: bool | None = None
+    routes: tuple[Route, ...] = ()
+    name_servers: tuple[Any, ...] = ()
+    client: Any = None
+    machine: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Allocation, Facts, Node, Snapshot
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Allocation, Facts, Node, Route, Snapshot
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import Reader, shown
 
 NODE_KEYS = ("underlay_address", "uplink", "info")
@@ -69,7 +69,23 @@ def read_facts(info: Mapping[str, Any]) -> Facts:
         _sizes(info.get("volumes")),
         _mib(info.get("memory_limit_mb")),
         info["kvm"] if isinstance(info.get("kvm"), bool) else None,
+        routes=_routes(info.get("routes")),
+        name_servers=_parsed(info.get("name_servers")),
+        client=ip.parse_address(info.get("client")),
+        machine=str(info.get("machine") or ""),
     )
+
+
+def _routes(value: object) -> tuple[Route, ...]:
+    entries = [_mapping(entry) for entry in value] if isinstance(value, (list, tuple)) else []
+    read = [(ip.parse_cidr(entry.get("to")), ip.parse_address(entry.get("via")), str(entry.get("link"))) for entry in entries]
+    return tuple(Route(to, via, link) for to, via, link in read if to is not None)
+
+
+def _parsed(addresses: object) -> tuple[Any, ...]:
+    """Read addresses; what is none is passed by."""
+    found = [ip.parse_address(entry) for entry in addresses] if isinstance(addresses, (list, tuple)) else []
+    return tuple(address for address in found if address is not None)
 
 
 def _mib(value: object) -> int | None:

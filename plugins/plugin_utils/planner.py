@@ -18,6 +18,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import read_nodes, read_snapshot
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.placement import Scheduler, fewest, place
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.purge import Purge, read_infos
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.reachability import machine_problems, narrowed
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.rebuild import select
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.settled import network_problems, shrink_problems
 
@@ -38,6 +39,8 @@ def make_plan(
     ip.require_netaddr()
     problems: list[str] = []
     known = read_nodes(nodes, problems)
+    # First and alone: what a machine has would count twice below, with advice to remove the one that there is.
+    raise_all(machine_problems(list(known.values())))
     if snapshot is None:
         snapshot = read_snapshot(nodes, problems)
     cloud, found = parse(declaration, list(known))
@@ -79,7 +82,7 @@ def make_plan(
         "purge": purge.by_node(),
         "rebuild": rebuilt,
         "counts": _counts(cloud, lists, len(missing), len(left_out)),
-        "warnings": addresses.warnings + purge.warnings() + _warnings(cloud, missing, all_left_out),
+        "warnings": addresses.warnings + purge.warnings() + narrowed(cloud, list(known.values())) + _warnings(cloud, missing, all_left_out),
     }
 
 

@@ -31,6 +31,10 @@ GOOD: dict[str, Any] = {
         "web-2": {"image": "debian", "network": "blue", "memory": 64, "address": "192.168.88.102"},
     },
 }
+# A node's interpreter: where the node is, this machine has another id.
+INTERPRETER = """#!/bin/sh
+exec unshare --mount sh -c 'mount --bind "$0" /etc/machine-id && exec /usr/bin/python3 "$@"' {machine_id} "$@"
+"""
 # What is changed in the good declaration: a path of keys, the value put there, and what the error must name.
 CASES: dict[str, tuple[list[str], Any, list[str]]] = {
     "overlapping CIDRs": (["cloud_networks", "green", "cidr"], "192.168.88.128/25", ["blue", "green", "192.168.88.128/25"]),
@@ -55,20 +59,30 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if os.geteuid() != 0 or not shutil.which("unshare"):
         pytest.skip("needs root, to make a network namespace")
     folder = tmp_path_factory.mktemp("refusals")
-    hosts = {f"ik-node-0{index}": {"compute_underlay_address": f"10.10.20.10{index}"} for index in (1, 2)}
-    variables = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3", "compute_service_root": str(folder / "root")}
+    hosts = {}
+    for index in (1, 2):
+        machine_id, interpreter = folder / f"machine-id-{index}", folder / f"python-{index}"
+        machine_id.write_text(f"{index:032x}\n")
+        interpreter.write_text(INTERPRETER.format(machine_id=machine_id))
+        interpreter.chmod(0o755)
+        hosts[f"ik-node-0{index}"] = {"compute_underlay_address": f"10.10.20.10{index}", "ansible_python_interpreter": str(interpreter)}
+    variables = {"ansible_connection": "local", "compute_service_root": str(folder / "root")}
     (folder / "hosts.yml").write_text(yaml.safe_dump({"compute_nodes": {"vars": variables, "hosts": hosts}}))
     return folder
 
 
-def site(nodes: Path, declaration: dict[str, Any], *options: str) -> subprocess.CompletedProcess[str]:
-    """Run site with a declaration, where the only network is a loopback with the nodes' addresses."""
+def site(nodes: Path, declaration: dict[str, Any], *options: str, before: str = "true", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run site with a declaration, where the only network is a loopback with the nodes' addresses.
+
+    :param before: What a shell does first, in the namespaces of the run.
+    :param variables: Further ones of the environment.
+    """
     (nodes / "declaration.json").write_text(json.dumps(declaration))
     command = ["ansible-playbook", "-i", str(nodes / "hosts.yml"), "-e", f"@{nodes / 'declaration.json'}", "ikcloud.compute.site", *options]
-    setup = 'ip link set lo up && ip addr add 10.10.20.101/24 dev lo && ip addr add 10.10.20.102/24 dev lo && exec "$@"'
-    environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(PROJECT / ".venv" / "collections"), ANSIBLE_NOCOLOR="1")
+    setup = f'ip link set lo up && ip addr add 10.10.20.101/24 dev lo && ip addr add 10.10.20.102/24 dev lo && {before} && exec "$@"'
+    environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(PROJECT / ".venv" / "collections"), ANSIBLE_NOCOLOR="1", **variables)
     return subprocess.run(
-        ["unshare", "--net", "sh", "-c", setup, "sh", *command], capture_output=True, text=True, env=environment, cwd=nodes, check=False, timeout=120
+        ["unshare", "--net", "--mount", "sh", "-c", setup, "sh", *command], capture_output=True, text=True, env=environment, cwd=nodes, check=False, timeout=120
     )
 
 
@@ -91,7 +105,11 @@ def test_the_good_one_is_planned(nodes: Path) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_refused(nodes: Path, case: str) -> None:
     path, value, words = CASES[case]
-    done = site(nodes, changed(GOOD, path, value))
+    assert_refused(nodes, site(nodes, changed(GOOD, path, value)), words)
+
+
+def assert_refused(nodes: Path, done: subprocess.CompletedProcess[str], words: list[str]) -> None:
+    """Check that a run ended with one message that has all the words, before anything changed."""
     assert done.returncode == 2, done.stdout + done.stderr
     messages = [line for line in done.stdout.splitlines() if line.startswith("fatal:")]
     assert len(messages) == 1, done.stdout
@@ -101,6 +119,25 @@ def test_refused(nodes: Path, case: str) -> None:
     assert "changed=0" in done.stdout
     assert "TASK [ikcloud.compute.prepare" not in done.stdout
     assert not (nodes / "root").exists()
+
+
+# What a node has that the network blue would take from it: how it comes there, the run's environment, and what the error must name.
+TAKEN: dict[str, tuple[str, dict[str, str], list[str]]] = {
+    "controller": ("true", {"SSH_CONNECTION": "192.168.88.7 50000 10.10.20.101 22"}, ["192.168.88.7", "reaches ik-node-01"]),
+    "route": ("ip route add 192.168.88.0/25 dev lo", {}, ["192.168.88.0/25 dev lo", "a route of ik-node-01"]),
+    "name server": ("echo nameserver 192.168.88.53 > resolv && mount --bind resolv /etc/resolv.conf", {}, ["192.168.88.53", "a name server of ik-node-01"]),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_a_network_that_takes_from_its_gateway_s_node_is_refused(nodes: Path, case: str) -> None:
+    before, variables, words = TAKEN[case]
+    assert_refused(nodes, site(nodes, GOOD, before=before, **variables), ["cloud_networks.blue.cidr", "192.168.88.0/24", "Take another cidr", *words])
+
+
+def test_one_machine_under_two_names_is_refused(nodes: Path) -> None:
+    done = site(nodes, GOOD, "-e", "ansible_python_interpreter=/usr/bin/python3")
+    assert_refused(nodes, done, ["ik-node-01 and ik-node-02 are one machine", "list it once"])
 
 
 def test_duplicate_list_items_are_named_with_both_places(nodes: Path) -> None:
