@@ -83,6 +83,7 @@ def instance_facts(instance: Instance, layout: Layout) -> Facts:
         "labels": instance.labels,
         "cpu": described["cpu"],
         "memory": described["memory"],
+        "memory_max": described["memory_max"],
         "volumes": [name for disk in described["disks"] for name in [_data_volume(disk["path"], layout)] if name],
         "running": instance.power != "stopped",
         "enabled": instance.enabled,
@@ -240,12 +241,21 @@ def _volumes(layout: Layout) -> Facts:
     for name in names:
         if not name.endswith("-seed") and read_mark(layout.volume(name), MARK) == f"volume/{name}":
             header = _header(layout.volume(name))
-            volumes[name] = {"base": _base(layout, header), "virtual_size": header.virtual_size if header and header.format == "qcow2" else None}
+            size = header.virtual_size if header and header.format == "qcow2" else None
+            volumes[name] = {"base": _base(layout, header), "virtual_size": size, "allocated": _allocated(layout.volume(name))}
     return {
         "volumes": volumes,
         "seeds": [name[: -len("-seed")] for name in names if name.endswith("-seed") and instance_id(name[: -len("-seed")])],
         "kept_bases": sorted({base for name in _disks(layout.kept) for base in [_base(layout, _header(f"{layout.kept}/{name}.img"))] if base}),
     }
+
+
+def _allocated(path: str) -> int | None:
+    """Read the bytes that a file takes (stat(2): st_blocks counts 512 of them)."""
+    try:
+        return os.stat(path, follow_symlinks=False).st_blocks * 512
+    except OSError:
+        return None
 
 
 def _header(path: str) -> qcow2.Header | None:

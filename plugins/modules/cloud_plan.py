@@ -222,6 +222,13 @@ undeclared_volumes:
   description: Data volumes that were found on a node and are not declared, with the node.
   returned: success
   type: dict
+notes:
+  description:
+    - What the reports of the playbooks C(plan) and C(site) say too, a sentence each. A node with less memory
+      than its running instances may grow to (C(memory_max)), or with less free disk than its volumes may still take, and routes that lose a part.
+  returned: success
+  type: list
+  elements: str
 counts:
   description: How many of each there are, over all nodes.
   returned: success

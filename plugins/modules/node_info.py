@@ -146,7 +146,8 @@ node:
       description: By base image, its C(format), its C(virtual_size) and its file's C(size) in bytes, and whether it is C(ours).
       type: dict
     volumes:
-      description: By volume of ours, the image that is its C(base), and its C(virtual_size) in bytes, null where it has no header of qcow2.
+      description: By volume of ours, the image that is its C(base), its C(virtual_size) in bytes, null where it has no header of qcow2,
+        and the bytes that its file takes (C(allocated)).
       type: dict
     seeds:
       description: The instances (C(compute-) and digits) that have a seed.
@@ -165,8 +166,8 @@ node:
       type: dict
     instances:
       description:
-        - By instance, its C(id), C(labels), C(cpu), C(memory) in MiB, the data C(volumes) that it has, C(supervisor), and whether it is C(running)
-          and C(enabled) to start at boot. Where what QEMU's user can write of it can't be believed, C(error) says so.
+        - By instance, its C(id), C(labels), C(cpu), C(memory) and C(memory_max) in MiB, the data C(volumes) that it has, C(supervisor), and whether
+          it is C(running) and C(enabled) to start at boot. Where what QEMU's user can write of it can't be believed, C(error) says so.
       type: dict
   sample:
     hostname: ik-node-01

@@ -200,7 +200,7 @@ def _notes(plan: Mapping[str, Any]) -> list[str]:
     notes = [f"Left out: {left}."] if left else []
     if undeclared:
         notes.append(f"Not declared any more, and left alone without cloud_purge: {', '.join(undeclared)}.")
-    return notes
+    return notes + [str(sentence) for sentence in sequence(plan.get("notes"))]
 
 
 def mapping(value: object) -> Mapping[Any, Any]:

@@ -124,12 +124,14 @@ class Allocation:
     """Where an instance lives and which address it has in which network.
 
     :ivar memory: MiB it takes while it runs.
+    :ivar memory_max: MiB it may grow to, 0 when unknown.
     """
 
     node: str
     addresses: dict[str, str]
     memory: int = 0
     running: bool = True
+    memory_max: int = 0
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,8 @@ class Facts:
     :ivar routes: Its routes over links that are not ours.
     :ivar name_servers: netaddr.IPAddress of those that it asks.
     :ivar client: The netaddr.IPAddress from which the controller comes, None when unknown.
+    :ivar disk_free: Bytes that are free where the volumes are, None when unknown.
+    :ivar volume_bytes: Bytes that are taken already, by volume of ours.
     :ivar machine: What two names of one machine have in common, "" when unknown.
     """
 
@@ -193,6 +197,8 @@ class Facts:
     name_servers: tuple[Any, ...] = ()
     client: Any = None
     machine: str = ""
+    disk_free: int | None = None
+    volume_bytes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ def read_facts(info: Mapping[str, Any]) -> Facts:
         name_servers=_parsed(info.get("name_servers")),
         client=ip.parse_address(info.get("client")),
         machine=str(info.get("machine") or ""),
+        disk_free=_bytes(info.get("disk_free_mb")),
+        volume_bytes=_sizes(info.get("volumes"), "allocated"),
     )
 
 
@@ -92,9 +94,13 @@ def _mib(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def _sizes(disks: object) -> dict[str, int]:
+def _bytes(mebibytes: object) -> int | None:
+    return mebibytes << 20 if isinstance(mebibytes, int) and not isinstance(mebibytes, bool) and mebibytes >= 0 else None
+
+
+def _sizes(disks: object, key: str = "virtual_size") -> dict[str, int]:
     """Give the bytes of each disk that says how large it is."""
-    sizes = {str(name): _mapping(disk).get("virtual_size") for name, disk in _mapping(disks).items()}
+    sizes = {str(name): _mapping(disk).get(key) for name, disk in _mapping(disks).items()}
     return {name: size for name, size in sizes.items() if isinstance(size, int) and not isinstance(size, bool) and size > 0}
 
 
@@ -158,9 +164,8 @@ def read_snapshot(value: object, problems: list[str]) -> Snapshot:
                     "(ikcloud.compute.instance, state: absent, on that node) before anything else is done."
                 )
                 continue
-            memory = found.get("memory")
             allocations[name] = Allocation(
-                str(node), _addresses(found), memory if isinstance(memory, int) and not isinstance(memory, bool) else 0, found.get("running") is not False
+                str(node), _addresses(found), _mib(found.get("memory")) or 0, found.get("running") is not False, _mib(found.get("memory_max")) or 0
             )
     return Snapshot(allocations)
 

@@ -16,6 +16,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.data_volumes impor
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import parse
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Snapshot
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import read_nodes, read_snapshot
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.overcommit import disk_warnings, memory_warnings
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.placement import Scheduler, fewest, place
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.purge import Purge, read_infos
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reachability import machine_problems, narrowed
@@ -70,6 +71,7 @@ def make_plan(
     all_left_out = {**left_out, **{f"volume {name}": why for name, why in volumes_left_out.items()}}
     rebuilt, found = select(rebuild, cloud, lists, placement, left_out)
     raise_all(found + shrink_problems(known, lists, rebuilt))
+    notes = narrowed(cloud, list(known.values())) + memory_warnings(cloud, known, placement, snapshot) + disk_warnings(known, lists, purge.by_node())
     return {
         "nodes": lists,
         "instances": compiler.instances(),
@@ -82,7 +84,8 @@ def make_plan(
         "purge": purge.by_node(),
         "rebuild": rebuilt,
         "counts": _counts(cloud, lists, len(missing), len(left_out)),
-        "warnings": addresses.warnings + purge.warnings() + narrowed(cloud, list(known.values())) + _warnings(cloud, missing, all_left_out),
+        "notes": notes,
+        "warnings": addresses.warnings + purge.warnings() + notes + _warnings(cloud, missing, all_left_out),
     }
 
 

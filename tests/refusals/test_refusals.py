@@ -102,6 +102,15 @@ def test_the_good_one_is_planned(nodes: Path) -> None:
     assert "TASK [ikcloud.compute.images" in done.stdout, done.stdout + done.stderr
 
 
+def test_more_memory_than_there_is_may_be_promised_and_is_told(nodes: Path) -> None:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    instances = {name: {**spec, "node": "ik-node-01", "memory_max": total * 2 // 3} for name, spec in GOOD["cloud_instances"].items()}
+    done = site(nodes, {**GOOD, "cloud_instances": instances}, "--check")
+    said = " ".join((done.stdout + done.stderr).split())  # Ansible breaks the lines of a warning
+    assert f"The instances on ik-node-01 may grow to {total * 2 // 3 * 2} MiB of memory together" in said
+    assert "TASK [ikcloud.compute.images" in done.stdout, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_refused(nodes: Path, case: str) -> None:
     path, value, words = CASES[case]

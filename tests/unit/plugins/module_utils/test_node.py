@@ -96,8 +96,8 @@ def test_images_and_instances(tmp_path: Path) -> None:
     assert sorted(found["images"]) == ["broken", "small"]
     assert found["instances"] == {
         "web-1": {
-            "id": "af95e879", "labels": {"networks": ["blue"], "addresses": ["192.168.88.2"]}, "cpu": 1, "memory": 512, "running": False, "enabled": False,
-            "supervisor": "systemd", "volumes": ["data-1"],
+            "id": "af95e879", "labels": {"networks": ["blue"], "addresses": ["192.168.88.2"]}, "cpu": 1, "memory": 512, "memory_max": 512,
+            "running": False, "enabled": False, "supervisor": "systemd", "volumes": ["data-1"],
         }
     }  # fmt: skip
 
@@ -113,7 +113,9 @@ def test_volumes_say_how_large_they_are(tmp_path: Path, monkeypatch: pytest.Monk
         Path(layout.volume(name)).write_bytes(content)
     Path(layout.volume("broken")).write_bytes(b"QFI\xfb\0\0\0\7")
     Path(layout.volume("theirs")).write_bytes(b"")
-    sizes = {name: volume["virtual_size"] for name, volume in node.read_node(layout)["volumes"].items()}
+    found = node.read_node(layout)["volumes"]
+    assert {volume["allocated"] for volume in found.values()} == {Path(layout.volume(name)).stat().st_blocks * 512 for name in found}
+    sizes = {name: volume["virtual_size"] for name, volume in found.items()}
     assert sizes == {"whole": 3 << 30, "raw": None, "broken": None}
 
 
