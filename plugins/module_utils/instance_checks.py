@@ -70,6 +70,9 @@ def item_problems(where: str, item: Item, layout: Layout, as_root: bool) -> list
     for number, disk in enumerate(item["volumes"]):
         found += _volume_problems(f"{where}.volumes[{number}]", disk)
         disks.update({f"{where}.volumes[{number}].path": disk["path"]} if disk["path"] is not None else {})
+    clash = None if any(found) else qemu.disk_clash(qemu.disks(item, layout))
+    if clash:
+        found.append(f"{where}.volumes[{clash[1]}]: its {clash[2]} (made from the name or path) is that of {where}.volumes[{clash[0]}] too; rename one.")
     for what, path in disks.items():
         problem = path_problem(what, path)
         if not problem and item["supervisor"] == "systemd" and systemd.hidden_path(path, layout):

@@ -75,6 +75,17 @@ def serial(name: str) -> str:
     return name if len(name) <= MAX_SERIAL else f"{name[: MAX_SERIAL - 9]}-{short_id('serial', name)}"
 
 
+def disk_clash(disks: list[Item]) -> tuple[int, int, str] | None:
+    """Return which two of an instance's disks get one name, and which; None for none. One disk given twice is not meant."""
+    first: dict[str, int] = {}
+    for index, disk in enumerate(disks):
+        for name in (f"QEMU id disk-{short_id('disk', disk['path'])}", f"serial number {disk['serial']}" if disk["serial"] else ""):
+            other = first.setdefault(name, index) if name else index
+            if disks[other]["path"] != disk["path"]:
+                return other, index, name
+    return None
+
+
 def tap(item: Item, index: int) -> str:
     """Give the tap of an instance's NIC: declared, ``vnet-<id>`` for the first, ``vnet-<short_id>`` for others."""
     declared = item["nics"][index].get("tap")

@@ -175,6 +175,7 @@ class Facts:
     :ivar routes: Its routes over links that are not ours.
     :ivar name_servers: netaddr.IPAddress of those that it asks.
     :ivar client: The netaddr.IPAddress from which the controller comes, None when unknown.
+    :ivar root: The folder that holds everything on it, "" when unknown.
     :ivar disk_free: Bytes that are free where the volumes are, None when unknown.
     :ivar volume_bytes: Bytes that are taken already, by volume of ours.
     :ivar machine: What two names of one machine have in common, "" when unknown.
@@ -197,6 +198,7 @@ class Facts:
     name_servers: tuple[Any, ...] = ()
     client: Any = None
     machine: str = ""
+    root: str = ""
     disk_free: int | None = None
     volume_bytes: dict[str, int] = field(default_factory=dict)
 

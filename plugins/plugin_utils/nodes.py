@@ -73,6 +73,7 @@ def read_facts(info: Mapping[str, Any]) -> Facts:
         name_servers=_parsed(info.get("name_servers")),
         client=ip.parse_address(info.get("client")),
         machine=str(info.get("machine") or ""),
+        root=str(info.get("root") or ""),
         disk_free=_bytes(info.get("disk_free_mb")),
         volume_bytes=_sizes(info.get("volumes"), "allocated"),
     )

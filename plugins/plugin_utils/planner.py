@@ -10,6 +10,7 @@ from typing import Any
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import raise_all
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.addresses import allocate
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.collisions import disk_collisions, present_collisions
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.compile import KINDS, Compiler
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.consistency import node_problems
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.data_volumes import attachment_problems, locate, pin, settle, undeclared
@@ -63,6 +64,7 @@ def make_plan(
     homes, volumes_left_out = settle(cloud, list(known.values()), where, placement, problems)
     compiler = Compiler(cloud, known, placement, addresses, homes)
     problems += compiler.problems() + compiler.collisions() + compiler.display_problems()
+    problems += present_collisions(cloud, list(known.values()), snapshot) + disk_collisions(compiler)
     raise_all(problems)
     lists = compiler.lists()
     purge = Purge(cloud, read_infos(nodes), lists, compiler, {**placement.left_out, **addresses.left_out})
