@@ -50,8 +50,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             result.update(failed=True, msg=str(error))
             return result
         result.update(plan, changed=False)
-        # Hashes of passwords stand in the lists: they go to the modules, not to the screen or a log.
-        result["_ansible_no_log"] = any("password_hash" in seed for lists in plan["nodes"].values() for seed in lists["seeds"])
+        # Secrets are packed in the lists, not encrypted: they go to the modules, not to the screen or a log.
+        result["_ansible_no_log"] = any("secrets" in seed for lists in plan["nodes"].values() for seed in lists["seeds"])
         return result
 
     def _nodes(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -36,6 +36,7 @@ options:
         description:
           - The hash of a password for the user at the console, as C(openssl passwd -6) prints it. Without one there is no password.
           - It does not open SSH.
+          - It is a secret, as O(seeds[].user_data) is.
         type: str
       user_data:
         description:
@@ -43,7 +44,13 @@ options:
             is merged over that user, and further ones are added; any other list replaces ours.
           - Text that begins with V(#cloud-config), V(#!), V(#include) or another of cloud-init's heads replaces the collection's user-data;
             then O(seeds[].user), O(seeds[].ssh_keys) and O(seeds[].password_hash) are not looked at.
+          - It is a secret. It stands neither in the node's journal nor in what the module returns, also in check mode, with C(--diff) and with C(-vvv).
         type: raw
+      secrets:
+        description:
+          - O(seeds[].user_data) and O(seeds[].password_hash) packed into one text, as M(ikcloud.compute.cloud_plan) gives them.
+          - What is given beside it goes before it.
+        type: str
       nics:
         description: The guest's network cards.
         type: list
@@ -79,6 +86,9 @@ options:
     DOCUMENTATION: str = (
         LIST
         + r"""
+  seed_secrets:
+    description: Filled by the collection, from O(seeds), on the way to the node. Given in a task it is refused.
+    type: str
   rebuild:
     description:
       - Names of listed seeds that get the next instance-id, so that the guest takes itself for a new one. C(iid-af95e879) is followed by C(iid-af95e879-2).

@@ -30,8 +30,8 @@ KINDS: dict[str, type[Kind]] = {
 }
 # Of the kinds' own options, those that a whole node takes.
 OPTIONS = {
-    name: {**VolumeKind.options, **InstanceKind.options}[name]
-    for name in ("aside", "aside_names", "remove_kept", "remove_protected", "restart", "restart_serial", "rebuild")
+    name: {**SeedKind.options, **VolumeKind.options, **InstanceKind.options}[name]
+    for name in ("aside", "aside_names", "remove_kept", "remove_protected", "restart", "restart_serial", "rebuild", "seed_secrets")
 }
 
 

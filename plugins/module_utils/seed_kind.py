@@ -11,6 +11,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_steps, belongs_to, finish_step, unfinished
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_folder_steps, instance_id, owner_or_none
+from ansible_collections.ikcloud.compute.plugins.module_utils.seed_secrets import opened
 from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import MODES, SEED_MODE, Seed, boot_reason, build_step, paths_of, read_seeds, removal_steps
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Step, Write, primary_group
 
@@ -27,6 +28,7 @@ class SeedKind(Kind):
         "ssh_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
         "password_hash": {"type": "str", "no_log": True},
         "user_data": {"type": "raw"},
+        "secrets": {"type": "str", "no_log": True},
         "nics": {
             "type": "list",
             "elements": "dict",
@@ -41,12 +43,16 @@ class SeedKind(Kind):
         },
         "instance_id": {"type": "str"},
     }
-    options = {"owner": {"type": "str", "default": DEFAULT_USER}, "rebuild": {"type": "list", "elements": "str", "default": []}}
+    options = {
+        "owner": {"type": "str", "default": DEFAULT_USER},
+        "rebuild": {"type": "list", "elements": "str", "default": []},
+        "seed_secrets": {"type": "str", "no_log": True},
+    }
     tools = ("genisoimage",)
     workers = 8  # half of the time they wait for the disk
 
     def __init__(self, params: Item) -> None:
-        super().__init__(params)
+        super().__init__({**params, "seeds": opened(params["seeds"], params.get("seed_secrets") or "")})
         self.layout = Layout(self.root)
         self.owner = owner_or_none(params.get("owner") or "")
         self.group = primary_group(self.owner) if self.owner else ""

@@ -28,7 +28,9 @@ notes:
   - Each option that is not given is read from the inventory variable named in its description, so that the task needs none of them.
   - The nodes are the hosts of the group, with their variables C(compute_underlay_address) (by default C(ansible_host), where it is an IP address)
     and C(compute_uplink).
-  - When an instance has a C(password_hash), the result is kept off the screen and the logs, as with C(no_log).
+  - When an instance has C(user_data) or a C(password_hash), the result is kept off the screen and out of callback plugins, as with C(no_log). In what is
+    registered they stand as one opaque text for each seed, C(secrets), which the modules M(ikcloud.compute.seed) and M(ikcloud.compute.node) take. It is
+    packed, not encrypted.
 requirements:
   - netaddr, on the controller
 options:

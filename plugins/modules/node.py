@@ -43,6 +43,9 @@ options:
     type: list
     elements: str
     default: []
+  seed_secrets:
+    description: Filled by the collection, from O(seeds), on the way to the node. Given in a task it is refused.
+    type: str
   spare:
     description: Names, by kind, of others that O(purge) leaves alone.
     type: dict

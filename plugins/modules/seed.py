@@ -23,6 +23,7 @@ notes:
     asks for that under C(updates)), and follows the host name; users, keys and the rest of the user-data are for the first boot, which is
     run again only for another O(seeds[].instance_id)."
   - A QEMU that runs keeps the seed that it was started with until it is restarted; RV(results[].restart_required) says where that matters.
+  - O(seeds[].user_data) and O(seeds[].password_hash) may come from a vault. A task needs no C(no_log) for them.
   - C(cloud_init.cfg) has mode 0600, the seed belongs to QEMU's user with mode 0640, since both may hold secrets.
   - A seed is ours when the meta-data in it, or C(meta_data.cfg), begins with C(# ikcloud.compute). What has no such line is never touched.
 extends_documentation_fragment:

@@ -44,10 +44,8 @@ class Lab:
     def __init__(self, run: Path, folder: Path) -> None:
         self.run_folder, self.folder = run, folder
         self.cloud = copy.deepcopy(CLOUD)
-        self.environment = {
-            "IKCLOUD_LAB_SSH_PORT": "24101", "IKCLOUD_LAB_HTTP_PORT": "24180", "IKCLOUD_LAB_UNDERLAY_PORT": "24201",
-            **os.environ, "IKCLOUD_LAB_KIND": KIND, "NODES": "2", "IKCLOUD_LAB_RUN": str(run), "ANSIBLE_NOCOLOR": "1",
-        }  # fmt: skip
+        ports = {"IKCLOUD_LAB_SSH_PORT": "24101", "IKCLOUD_LAB_HTTP_PORT": "24180", "IKCLOUD_LAB_UNDERLAY_PORT": "24201"}
+        self.environment = {**ports, **os.environ, "IKCLOUD_LAB_KIND": KIND, "NODES": "2", "IKCLOUD_LAB_RUN": str(run), "ANSIBLE_NOCOLOR": "1"}
 
     def lab(self, *words: str) -> str:
         done = subprocess.run([sys.executable, "-m", "lab", *words], cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=False)

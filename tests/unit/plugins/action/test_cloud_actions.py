@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.action import cloud_plan, cloud_report, cloud_status
+from ansible_collections.ikcloud.compute.plugins.action import node as node_action
+from ansible_collections.ikcloud.compute.plugins.action import seed as seed_action
+from ansible_collections.ikcloud.compute.plugins.module_utils.seed_secrets import opened, sealed, unpack
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION
 from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils import samples
 
@@ -29,7 +33,7 @@ class Shown:
 def run(plugin: Any, arguments: dict[str, Any], variables: dict[str, Any], shown: Shown | None = None) -> dict[str, Any]:
     task = SimpleNamespace(args=arguments, async_val=0, check_mode=True, diff=False, environment=[], action="x", no_log=False)
     templar = SimpleNamespace(template=lambda value: value)
-    connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="unused"))
+    connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="unused"), has_native_async=False)
     action = plugin.ActionModule(task, connection, SimpleNamespace(check_mode=True), None, templar, None)
     action._display = shown or Shown()
     result: dict[str, Any] = action.run(None, variables)
@@ -74,9 +78,68 @@ def test_problems_fail_the_task_without_a_traceback() -> None:
         assert run(cloud_plan, wrong, variables())["failed"]
 
 
-def test_a_password_hash_keeps_the_result_off_the_screen() -> None:
-    plan = run(cloud_plan, {"instances": samples.talk(**{"instances.web-1.password_hash": "$6$salt$abcdefghij"})["instances"]}, variables())
+@pytest.mark.parametrize(("key", "value"), [("password_hash", "$6$salt$abcdefghij"), ("user_data", {"write_files": [{"content": "hunter2-hunter2"}]})])
+def test_a_secret_keeps_the_result_off_the_screen_and_is_open_nowhere_in_it(key: str, value: Any) -> None:
+    plan = run(cloud_plan, {"instances": samples.talk(**{f"instances.web-1.{key}": value})["instances"], "rebuild": "web-1"}, variables())
     assert plan["_ansible_no_log"] is True
+    assert key not in json.dumps(plan) and "hunter2" not in json.dumps(plan) and "abcdefghij" not in json.dumps(plan)
+    for lists in (plan["nodes"]["ik-node-01"], plan["rebuild"]["ik-node-01"]):
+        (seed,) = (seed for seed in lists["seeds"] if seed["hostname"] == "web-1")
+        assert unpack(seed["secrets"]) == {key: value}
+
+
+def seal_and_run(module: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Give what an action plugin answers, and what it hands to the module."""
+    handed: dict[str, Any] = {}
+
+    class Action({"seed": seed_action, "node": node_action}[module].ActionModule):  # type: ignore[misc, name-defined]
+        def _execute_module(self, **options: Any) -> dict[str, Any]:
+            handed.update(options)
+            return {"changed": True}
+
+        def _remove_tmp_path(self, _path: str) -> None:
+            pass
+
+    return run(SimpleNamespace(ActionModule=Action), arguments, {}), handed
+
+
+@pytest.mark.parametrize("module", ["seed", "node"])
+def test_secrets_of_seeds_go_to_the_node_in_one_text(module: str) -> None:
+    data = {"packages": ["web-1"], "when": datetime.date(2026, 1, 2)}
+    packed = sealed({"name": "compute-00000003", "user_data": "#!/bin/sh\n", "password_hash": "$6$salt$abcdefghij"})
+    seeds = [{"name": "compute-00000001", "hostname": "web-1", "user_data": data, "password_hash": None}, {"name": "compute-00000002"}, packed]
+    result, handed = seal_and_run(module, {"root": "/x", "seeds": seeds})
+    assert result["changed"] and handed["module_name"] == f"ikcloud.compute.{module}" and handed["wrap_async"] is False
+    arguments = handed["module_args"]
+    assert set(arguments) == {"root", "seeds", "seed_secrets"}
+    assert arguments["seeds"] == [{"name": "compute-00000001", "hostname": "web-1"}, {"name": "compute-00000002"}, {"name": "compute-00000003"}]
+    assert isinstance(arguments["seed_secrets"], str) and not arguments["seed_secrets"].startswith(("{", "["))
+    back = opened(arguments["seeds"], arguments["seed_secrets"])
+    assert [seed["user_data"] for seed in back] == [{"packages": ["web-1"], "when": "2026-01-02"}, None, "#!/bin/sh\n"]
+    assert [seed["password_hash"] for seed in back] == [None, None, "$6$salt$abcdefghij"]
+
+
+def test_without_secrets_arguments_go_as_they_are() -> None:
+    for arguments in ({"seeds": [{"name": "compute-00000001"}]}, {"seeds": []}, {"bridges": []}, {"seeds": None}):
+        _result, handed = seal_and_run("node", arguments)
+        assert handed["module_args"] == arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"seeds": {"name": "x", "user_data": "hunter2"}}, "seeds: the value is not a list of mappings. Write"),
+        ({"seeds": ["hunter2"]}, "seeds[0]: the value is not a mapping"),
+        ({"seeds": [{"name": "x", "userdata": "hunter2"}]}, "seeds[0]: unknown key 'userdata'. Did you mean user_data?"),
+        ({"seeds": [{"name": "x", "secrets": "hunter2"}]}, "seeds[0].secrets: this is not what cloud_plan has packed"),
+        ({"seeds": [{"name": "x", "password_hash": ["hunter2"]}]}, "seeds[0].password_hash: the value is not text"),
+        ({"seeds": [{"name": "x", "user_data": {"a": b"hunter2"}}]}, "user_data can't be passed on: a bytes is neither"),
+        ({"seeds": [], "seed_secrets": "hunter2"}, "seed_secrets: the collection fills it"),
+    ],
+)
+def test_what_is_refused_on_the_controller_is_not_repeated(arguments: dict[str, Any], words: str) -> None:
+    result, handed = seal_and_run("seed", arguments)
+    assert result["failed"] and words in result["msg"] and "hunter2" not in str(result) and not handed
 
 
 def test_status_is_shown_and_returned() -> None:
