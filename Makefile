@@ -9,11 +9,12 @@ export PYTHONDONTWRITEBYTECODE := 1
 # Of make test and make test-all; all of them where none is named.
 LAYERS ?=
 INVENTORY ?= inventory/lab
-# Of make lab-up: vm, or container; and how many nodes.
+# Of make lab-up: vm, or container; how many nodes; and their release (bookworm, trixie), this machine's own where nothing is said.
 KIND := $(or $(KIND),$(IKCLOUD_LAB_KIND),vm)
 NODES ?= 2
 export NODES
 export IKCLOUD_LAB_KIND := $(KIND)
+export IKCLOUD_LAB_DISTRIBUTION := $(or $(DISTRIBUTION),$(IKCLOUD_LAB_DISTRIBUTION))
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +25,7 @@ venv: ## Make the Python environment in .venv
 demo: lab-up ## Run the talk's cloud on two virtual machines, and show it
 	tests/tools/demo
 
-lab-up: venv ## Start the nodes (KIND=vm or container, NODES=2), after building what is missing
+lab-up: venv ## Start the nodes (KIND=vm or container, NODES=2, DISTRIBUTION=trixie), after building what is missing
 	python -m lab up
 
 lab-down: venv ## Stop the nodes and remove their state

@@ -53,7 +53,7 @@ def _checked(cluster: Cluster, names: list[str]) -> list[Image]:
     unknown = sorted(set(names) - set(RECIPES))
     if unknown:
         raise LabError(f"there is no image {', '.join(unknown)}; there are {', '.join(RECIPES)}")
-    return list(build_images(cluster.settings.cache, tuple(names)).values())
+    return list(build_images(cluster.settings.cache, cluster.settings.distribution, tuple(names)).values())
 
 
 def main() -> int:

@@ -1,7 +1,8 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The host's own apt sources and settings, so that a root is built from the same mirror the host itself uses.
+"""The host's own apt sources and settings, so that a root is built from the same mirror the host itself uses,
+of the host's release or of another one.
 
 Only the distribution's entries count: its suites, its components, its keyring. What a person added beside them
 (a vendor's repository) would make images differ from one machine to the next, and is left out.
@@ -13,9 +14,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .distribution import Distribution
 from .host import LabError, run
 
 COMPONENTS = {"main", "contrib", "non-free", "non-free-firmware", "restricted", "universe", "multiverse"}
+# What follows the release in the names of its suites.
+_POCKETS = ("", "-updates", "-security", "/updates")
 KEYRINGS = {"debian-archive-keyring", "ubuntu-archive-keyring"}
 # How the host reaches its mirror: these are carried over, whatever else it has set is not.
 SETTINGS = ("Acquire::http::", "Acquire::https::", "Acquire::Check-Valid-Until", "Acquire::Check-Date")
@@ -29,15 +33,16 @@ class Source:
     components: tuple[str, ...]
     signed_by: str = ""
 
-    def lines(self, codename: str) -> list[str]:
-        """The entry as one-line sources, of the distribution's suites only."""
+    def lines(self, distribution: Distribution) -> list[str]:
+        """Return the entry as one-line sources, of the distribution's suites only, and of the wanted release instead of the host's."""
         if "deb" not in self.types or not self.components or not set(self.components) <= COMPONENTS:
             return []
         if self.signed_by and Path(self.signed_by).stem not in KEYRINGS:
             return []
-        ours = {codename, f"{codename}-updates", f"{codename}-security", f"{codename}/updates"}
+        ours = {f"{distribution.host_suite}{pocket}": f"{distribution.suite}{pocket}" for pocket in _POCKETS}
         option = f"[signed-by={self.signed_by}] " if self.signed_by else ""
-        return [f"deb {option}{uri} {suite} {' '.join(self.components)}" for uri in self.uris for suite in self.suites if suite in ours]
+        components = " ".join(self.components)
+        return [f"deb {option}{uri} {ours[suite]} {components}" for uri in self.uris for suite in self.suites if suite in ours]
 
 
 def parse_one_line(text: str) -> Iterator[Source]:
@@ -89,10 +94,10 @@ def _files(directory: Path) -> Iterable[Source]:
             yield from parse_deb822(path.read_text(encoding="utf-8"))
 
 
-def distribution_sources(codename: str, directory: Path = Path("/etc/apt")) -> list[str]:
-    lines = [line for source in _files(directory) for line in source.lines(codename)]
+def distribution_sources(distribution: Distribution, directory: Path = Path("/etc/apt")) -> list[str]:
+    lines = [line for source in _files(directory) for line in source.lines(distribution)]
     if not lines:
-        raise LabError(f"no apt source of {codename} itself found under {directory}: the images are built from those")
+        raise LabError(f"no apt source of {distribution.host_suite} itself found under {directory}: the images are built from those")
     return list(dict.fromkeys(lines))
 
 

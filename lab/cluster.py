@@ -71,6 +71,7 @@ class Cluster:
         self.settings = settings
         self._ports = settings.run / "ports.json"
         self._kind = settings.run / "kind"
+        self._suite = settings.run / "distribution"
         self._lock = settings.run / "lock"
 
     # --- up -----------------------------------------------------------------------------------------------------
@@ -84,6 +85,7 @@ class Cluster:
         with locked(self._lock, _BUSY):
             self._refuse_another()
             self._kind.write_text(settings.kind, encoding="ascii")
+            self._suite.write_text(settings.distribution.suite, encoding="ascii")
             key = self._key()
             ports = self._allocate_ports(nodes)
             nodes.serve(guests)
@@ -101,6 +103,10 @@ class Cluster:
         found = self._kind.read_text(encoding="ascii").strip() if self._kind.exists() else ""
         return found if found in KINDS else self.settings.kind
 
+    def suite(self) -> str:
+        """Return the release of the lab that is there, or else of the one that is asked for."""
+        return self._suite.read_text(encoding="ascii").strip() if self._suite.exists() else self.settings.distribution.suite
+
     def _refuse_another(self) -> None:
         """The underlay depends on the number of nodes, so a running lab cannot grow."""
         there = nodes_of(self.settings, self.kind())
@@ -109,8 +115,13 @@ class Cluster:
             if there.found() and self.kind() != self.settings.kind:
                 there.remove()
             self._ports.unlink(missing_ok=True)
-        elif (self.kind(), len(self.ports())) != (self.settings.kind, self.settings.nodes):
-            raise LabError(f"{', '.join(running)} run in a lab of another kind or size ({self.kind()}, {len(self.ports())} nodes): `python3 -m lab down` first")
+            return
+        found = (self.kind(), len(self.ports()), self.suite())
+        if found != (self.settings.kind, self.settings.nodes, self.settings.distribution.suite):
+            kind, nodes, suite = found
+            raise LabError(
+                f"{', '.join(running)} run in a lab of another kind, size or distribution ({kind}, {nodes} nodes, {suite}): `python3 -m lab down` first"
+            )
 
     def _key(self) -> str:
         path = self.settings.key

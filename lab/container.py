@@ -46,7 +46,7 @@ class Containers:
             install(packages)
 
     def build(self) -> list[Image]:
-        images = build_images(self.settings.cache, GUESTS)
+        images = build_images(self.settings.cache, self.settings.distribution, GUESTS)
         self._tree()
         return [images[name] for name in GUESTS]
 
@@ -120,7 +120,7 @@ class Containers:
         return {} if wires.supports(self.prefix, "geneve") else {"cloud_encapsulation": "vxlan"}
 
     def _tree(self) -> Path:
-        return build_tree(self.settings.cache)
+        return build_tree(self.settings.cache, self.settings.distribution)
 
     def _folder(self, name: str) -> Path:
         return self.settings.run / "nodes" / name

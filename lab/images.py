@@ -13,6 +13,7 @@ from pathlib import Path
 from . import tree
 from .cache import build_once, digest, locked, sha256_of
 from .disk import write_disk
+from .distribution import Distribution
 from .host import LabError, require_tools, run, say
 from .initramfs import FILES, kernel_version, write_initramfs
 from .recipes import CONTAINER, RECIPES, Recipe
@@ -36,29 +37,29 @@ class Image:
         return self.path.stem
 
 
-def image_key(recipe: Recipe) -> str:
+def image_key(recipe: Recipe, distribution: Distribution) -> str:
     texts = [(_HERE / name).read_text(encoding="utf-8") for name in _SOURCES]
     texts += [path.read_text(encoding="utf-8") for path in sorted(FILES.iterdir())]
-    return digest(recipe.name, root_key(recipe.root), *texts)
+    return digest(recipe.name, root_key(recipe.root, distribution), *texts)
 
 
-def build_images(cache: Path, names: tuple[str, ...] = ()) -> dict[str, Image]:
+def build_images(cache: Path, distribution: Distribution, names: tuple[str, ...] = ()) -> dict[str, Image]:
     """The images of these names (all, when none is named), built where they are missing."""
     wanted = [RECIPES[name] for name in names or tuple(RECIPES)]
     with locked(cache / "lock", "the images"):
-        missing = [recipe for recipe in wanted if not _path(recipe, cache).exists()]
+        missing = [recipe for recipe in wanted if not _path(recipe, distribution, cache).exists()]
         if missing:
             require_tools()
-        return {recipe.name: _build(recipe, cache) for recipe in wanted}
+        return {recipe.name: _build(recipe, distribution, cache) for recipe in wanted}
 
 
-def build_tree(cache: Path) -> Path:
+def build_tree(cache: Path, distribution: Distribution) -> Path:
     """The root of the nodes of kind container, unpacked; nobody writes in it, since they have it as an overlay's lower layer."""
     recipe = CONTAINER
-    target = cache / "images" / f"{recipe.name}-{image_key(recipe)}"
+    target = cache / "images" / f"{recipe.name}-{image_key(recipe, distribution)}"
     with locked(cache / "lock", "the images"):
         if not target.exists():
-            tar = build_root(recipe.root, cache)
+            tar = build_root(recipe.root, distribution, cache)
 
             def build(temp: Path, work: Path) -> None:
                 temp.mkdir(mode=0o755)
@@ -75,14 +76,14 @@ def _unpack(tar: Path, root: Path, prefix: list[str]) -> None:
     run([*prefix, "tar", "--extract", "--numeric-owner", "--same-permissions", "--exclude=./dev/*", f"--file={tar}", f"--directory={root}"])
 
 
-def _path(recipe: Recipe, cache: Path) -> Path:
-    return cache / "images" / f"{recipe.name}-{image_key(recipe)}.qcow2"
+def _path(recipe: Recipe, distribution: Distribution, cache: Path) -> Path:
+    return cache / "images" / f"{recipe.name}-{image_key(recipe, distribution)}.qcow2"
 
 
-def _build(recipe: Recipe, cache: Path) -> Image:
-    target = _path(recipe, cache)
+def _build(recipe: Recipe, distribution: Distribution, cache: Path) -> Image:
+    target = _path(recipe, distribution, cache)
     if not target.exists():
-        tar = build_root(recipe.root, cache)
+        tar = build_root(recipe.root, distribution, cache)
         began = time.monotonic()
         say(f"{recipe.name}: making its disk…")
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A root of the host's distribution as a tar file: mmdebstrap from the host's own apt sources, kernel included."""
+"""A root of a distribution as a tar file: mmdebstrap from the host's own mirror, kernel included."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from . import apt
 from .cache import build_once, digest
-from .host import LabError, architecture, os_release, run, say
+from .distribution import Distribution
+from .host import LabError, architecture, run, say
 from .recipes import packages
 
 # Nothing here reads documentation, and a guest's first boot reads fewer blocks without it.
@@ -21,22 +22,20 @@ _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/
 _REVISION = "1"
 
 
-def root_key(root: str) -> str:
-    release = os_release()
-    return digest(_REVISION, root, release["VERSION_CODENAME"], architecture(), *packages(root, release["ID"]), *_EXCLUDED)
+def root_key(root: str, distribution: Distribution) -> str:
+    return digest(_REVISION, root, distribution.suite, architecture(), *packages(root, distribution.id), *_EXCLUDED)
 
 
-def build_root(root: str, cache: Path) -> Path:
+def build_root(root: str, distribution: Distribution, cache: Path) -> Path:
     """The path of the root's tar file, built if it is not there."""
-    target = cache / "roots" / f"{root}-{root_key(root)}.tar"
-    release = os_release()
-    wanted = packages(root, release["ID"])
+    target = cache / "roots" / f"{root}-{root_key(root, distribution)}.tar"
+    wanted = packages(root, distribution.id)
 
     def build(temp: Path, work: Path) -> None:
         scratch = _scratch(cache)
-        say(f"{root}: building a root of {release['PRETTY_NAME']} with {len(wanted)} packages (one to two minutes)…")
+        say(f"{root}: building a root of {distribution} with {len(wanted)} packages (one to two minutes)…")
         began = time.monotonic()
-        sources = apt.distribution_sources(release["VERSION_CODENAME"])
+        sources = apt.distribution_sources(distribution)
         as_root = os.geteuid() == 0
         try:
             run(
@@ -50,7 +49,7 @@ def build_root(root: str, cache: Path) -> Path:
                     f"--include={','.join(wanted)}",
                     *[f"--aptopt={line}" for line in apt.settings()],
                     *[f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED],
-                    release["VERSION_CODENAME"],
+                    distribution.suite,
                     str(temp),
                     *sources,
                 ],

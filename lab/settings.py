@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from .distribution import Distribution, find_distribution
+
 KINDS = ("vm", "container")
 MAX_NODES = 20
 
@@ -59,6 +61,7 @@ class Settings:
     cache: Path
     run: Path
     kind: str
+    distribution: Distribution
     nodes: int
     memory: int  # MiB per node
     cpus: int  # per node
@@ -76,6 +79,7 @@ class Settings:
             cache=cache,
             run=Path(_text("IKCLOUD_LAB_RUN", str(cache / "run"))).absolute(),
             kind=_one_of("IKCLOUD_LAB_KIND", *KINDS),
+            distribution=find_distribution(_text("IKCLOUD_LAB_DISTRIBUTION", "")),
             nodes=_number("NODES", 2, most=MAX_NODES),
             memory=_number("IKCLOUD_LAB_MEMORY", 3072),
             # Emulated, of two, QEMU 7.2 was seen to interrupt one that held the scheduler's lock with interrupts off, and the node hung for good

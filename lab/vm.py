@@ -80,7 +80,7 @@ class Machines:
         """Nothing beyond the tools."""
 
     def build(self) -> list[Image]:
-        images = build_images(self.settings.cache)
+        images = build_images(self.settings.cache, self.settings.distribution)
         return [images[name] for name in GUESTS]
 
     def serve(self, images: list[Image]) -> None:
@@ -136,7 +136,7 @@ class Machines:
                 raise LabError(f"{name}: process {self.running(name)} does not end")
 
     def _image(self) -> Image:
-        return build_images(self.settings.cache, ("node",))["node"]
+        return build_images(self.settings.cache, self.settings.distribution, ("node",))["node"]
 
     def _folder(self, name: str) -> Path:
         return self.root / "run" / "instances" / f"compute-{identifier(name)}"

@@ -22,7 +22,6 @@ sys.path.insert(0, str(PROJECT))
 from lab import apt  # noqa: E402  # found by the path that is set above
 from lab.cluster import Cluster  # noqa: E402  # found by the path that is set above
 from lab.container import Containers  # noqa: E402  # found by the path that is set above
-from lab.host import os_release  # noqa: E402  # found by the path that is set above
 from lab.settings import Settings, node_name, underlay_address  # noqa: E402  # found by the path that is set above
 
 PACKAGES = ("libvirt-daemon-system", "libvirt-clients", "virtinst", "python3-libvirt", "python3-lxml", "cloud-image-utils")
@@ -126,7 +125,7 @@ class Node:
 
     def _install(self) -> None:
         """Install from this machine's own mirror, over this machine's network, into the node's own files."""
-        sources = "".join(f"{line}\n" for line in apt.distribution_sources(os_release()["VERSION_CODENAME"]))
+        sources = "".join(f"{line}\n" for line in apt.distribution_sources(self.settings.distribution))
         settings = "".join(f"{line}\n" for line in apt.settings())
         self.put({
             "/etc/apt/sources.list": sources.encode(), "/etc/apt/apt.conf.d/99bench": settings.encode(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,18 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind impo
 from ansible_collections.ikcloud.compute.plugins.module_utils.seed_kind import SeedKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
 
-from lab import apt, forward, vm, webserver, wires
-from lab.cluster import inventory
-from lab.images import Image
+from lab import apt, distribution, forward, vm, webserver, wires
+from lab.cluster import Cluster, inventory
+from lab.container import Containers
+from lab.distribution import Distribution, find_distribution
+from lab.host import LabError
+from lab.images import Image, image_key
+from lab.recipes import RECIPES
 from lab.settings import Settings, node_index, node_name
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7u5ZQzQxGJ1lF2R1nWmXk0iW0bqkPjv0o8kqB3xY6e lab"
 IMAGE = Image("node", Path("/cache/images/node-0123456789abcdef.qcow2"), "0" * 64)
+BOOKWORM, TRIXIE = (Distribution("debian", suite, "bookworm") for suite in ("bookworm", "trixie"))
 FILES = Path(vm.__file__).parent / "files"
 
 
@@ -147,9 +153,64 @@ def test_only_the_distributions_own_sources_count() -> None:
         "deb [signed-by=/etc/apt/vendor.gpg] http://vendor.example/apt bookworm main\n"
         "deb-src http://mirror.example/debian bookworm main\n"
     )
-    lines = [line for source in apt.parse_one_line(text) for line in source.lines("bookworm")]
+    lines = [line for source in apt.parse_one_line(text) for line in source.lines(BOOKWORM)]
     assert lines == ["deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian bookworm main"]
     (source,) = apt.parse_deb822(
         "# a comment\nTypes: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\n\nEnabled: no\nURIs: x\n"
     )
-    assert source.lines("bookworm") == [f"deb http://mirror.example/debian {suite} main" for suite in ("bookworm", "bookworm-updates")]
+    assert source.lines(BOOKWORM) == [f"deb http://mirror.example/debian {suite} main" for suite in ("bookworm", "bookworm-updates")]
+
+
+def test_another_release_comes_from_the_same_mirror(tmp_path: Path) -> None:
+    (tmp_path / "sources.list").write_text(
+        "deb http://mirror.example/debian bookworm main\ndeb http://mirror.example/debian bookworm-updates main\n"
+        "deb http://mirror.example/security bookworm-security main\ndeb http://vendor.example/apt bookworm vendor\n"
+    )
+    assert apt.distribution_sources(TRIXIE, tmp_path) == [
+        "deb http://mirror.example/debian trixie main",
+        "deb http://mirror.example/debian trixie-updates main",
+        "deb http://mirror.example/security trixie-security main",
+    ]
+    with pytest.raises(LabError, match="no apt source of noble itself found"):
+        apt.distribution_sources(Distribution("ubuntu", "jammy", "noble"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("host", "suite", "found"),
+    [
+        ("debian bookworm", "", "bookworm"),
+        ("debian bookworm", "trixie", "trixie"),
+        ("debian trixie", "bookworm", "bookworm"),
+        ("debian forky", "", "forky"),
+        ("ubuntu noble", "jammy", "jammy"),
+        ("ubuntu noble", "trixie", "DISTRIBUTION=trixie is not a supported release of Ubuntu.*; choose one of noble, jammy$"),
+        ("debian bookworm", "noble", "DISTRIBUTION=noble is not a supported release of Debian.*; choose one of bookworm, trixie$"),
+        ("fedora", "", "built from Debian or Ubuntu, and this machine runs fedora"),
+    ],
+)
+def test_the_release_is_one_of_the_hosts_distribution(monkeypatch: pytest.MonkeyPatch, host: str, suite: str, found: str) -> None:
+    name, _blank, codename = host.partition(" ")
+    monkeypatch.setattr(distribution, "os_release", lambda: {"ID": name, **({"VERSION_CODENAME": codename} if codename else {})})
+    if " " in found:
+        with pytest.raises(LabError, match=found):
+            find_distribution(suite)
+    else:
+        assert find_distribution(suite).suite == found
+
+
+def test_each_release_has_its_own_images() -> None:
+    assert image_key(RECIPES["small"], BOOKWORM) != image_key(RECIPES["small"], TRIXIE)
+    assert image_key(RECIPES["small"], BOOKWORM) == image_key(RECIPES["small"], Distribution("debian", "bookworm", "trixie"))
+
+
+def test_a_lab_of_another_release_is_not_grown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = replace(settings(monkeypatch, IKCLOUD_LAB_RUN=str(tmp_path)), kind="container", distribution=TRIXIE)
+    (tmp_path / "nodes" / "ik-node-01").mkdir(parents=True)
+    (tmp_path / "ports.json").write_text('{"ik-node-01": 22101, "ik-node-02": 22102}')
+    (tmp_path / "kind").write_text("container")
+    (tmp_path / "distribution").write_text("bookworm")
+    monkeypatch.setattr(Containers, "running", lambda self, name: 1)
+    with pytest.raises(LabError, match=r"another kind, size or distribution \(container, 2 nodes, bookworm\)"):
+        Cluster(found)._refuse_another()
+    (tmp_path / "distribution").write_text("trixie")
+    Cluster(found)._refuse_another()
