@@ -21,10 +21,11 @@ _CHILD = re.compile(r"child<(.+)>")
 _CPU = re.compile(r".*-x86_64-cpu")
 # What begins with these in QEMU was named by us.
 _BACKEND = re.compile(r"^(?: \\ )?(network[0-9]+): index=[0-9]+,(.*?)\r?$", re.MULTILINE)
-_PORT = re.compile(r"= 0x([0-9a-f]{8})")
-# Virtual I/O Device 1.1 section 4.1.4.10: in the legacy interface without MSI-X the device's own registers begin at byte 20;
-# section 5.5.4: the balloon's first is num_pages, the number of 4096-byte pages that the guest is asked to give back.
-_CONFIG, _PAGE = 20, 4096
+_WORD = re.compile(r": 0x([0-9a-f]{8})")
+# QEMU has the device's own registers of virtio 1 in region 4, from byte 0x2000 on (hw/virtio/virtio-pci.c). Those of the legacy interface move
+# when the guest takes MSI-X into use (Virtual I/O Device 1.1 section 4.1.4.10), which a balloon has since QEMU 10.
+# Section 5.5.4: the balloon's first is num_pages, the number of 4096-byte pages that the guest is asked to give back.
+_REGION, _CONFIG, _PAGE = 4, 0x2000, 4096
 
 
 @dataclass(frozen=True)
@@ -154,19 +155,19 @@ def _memory_of(qmp: Qmp, pci: Answer) -> tuple[int, int | None]:
     """
     questions: list[tuple[str, dict[str, Any]]] = [("query-balloon", {})]
     devices = [device for bus in pci.entries() for device in bus.get("devices").entries()]
-    port = next((_port(device) for device in devices if device.get("qdev_id").word() == "balloon"), 0)
-    if port:
-        questions.append(("human-monitor-command", {"command-line": f"i /w {port + _CONFIG:#x}"}))
+    registers = next((_registers(device) for device in devices if device.get("qdev_id").word() == "balloon"), 0)
+    if registers:
+        questions.append(("human-monitor-command", {"command-line": f"xp /1wx {registers:#x}"}))
     balloon, *register = qmp.ask_all(questions)
-    found = _PORT.search(register[0].text()) if register else None
+    found = _WORD.search(register[0].text()) if register else None
     return balloon.get("actual").number(), int(found.group(1), 16) * _PAGE if found else None
 
 
-def _port(device: Answer) -> int:
-    """Give the I/O port at which a virtio device's own registers are, 0 while they have no place."""
-    bars = {region.get("bar").number(): region for region in device.get("regions").entries()}
-    address = bars[0].get("address").number() if 0 in bars and bars[0].get("type").word() == "io" and 1 not in bars else 0
-    return address if 0 < address < 1 << 16 else 0
+def _registers(device: Answer) -> int:
+    """Return the physical address of a virtio device's own registers, 0 while they have none."""
+    regions = device.get("regions").entries()
+    address = next((region.get("address").number() for region in regions if region.get("bar").number() == _REGION), 0)
+    return address + _CONFIG if 0 < address < 1 << 52 else 0  # no processor has wider ones
 
 
 def corrected(started: qemu.Options, truth: Truth, forecast: qemu.Options) -> qemu.Options:
