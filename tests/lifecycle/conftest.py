@@ -27,6 +27,8 @@ PATIENCE = 1 if KIND == "container" else 5
 SMALL = {"image": "small", "memory": 128, "disk": "256M"}
 ADDRESSES = {"web-1": "192.168.88.101", "web-2": "192.168.88.102", "far-1": "192.168.88.103", "deb-1": "192.168.88.104"}
 SMALL_GUESTS = ("web-1", "web-2", "far-1")
+# A lab of these tests' own, beside that of a demo; each can be set.
+PORTS = {"IKCLOUD_LAB_SSH_PORT": "24101", "IKCLOUD_LAB_HTTP_PORT": "24180", "IKCLOUD_LAB_UNDERLAY_PORT": "24201"}
 CLOUD: dict[str, Any] = {
     "cloud_networks": {"blue": {"vni": 88, "cidr": "192.168.88.0/24"}, "green": {"vni": 99, "cidr": "192.168.99.0/24"}},
     "cloud_instances": {
@@ -44,8 +46,10 @@ class Lab:
     def __init__(self, run: Path, folder: Path) -> None:
         self.run_folder, self.folder = run, folder
         self.cloud = copy.deepcopy(CLOUD)
-        ports = {"IKCLOUD_LAB_SSH_PORT": "24101", "IKCLOUD_LAB_HTTP_PORT": "24180", "IKCLOUD_LAB_UNDERLAY_PORT": "24201"}
-        self.environment = {**ports, **os.environ, "IKCLOUD_LAB_KIND": KIND, "NODES": "2", "IKCLOUD_LAB_RUN": str(run), "ANSIBLE_NOCOLOR": "1"}
+        ports = {name: os.environ.get(name) or port for name, port in PORTS.items()}
+        self.environment = {
+            **os.environ, **ports, "IKCLOUD_LAB_KIND": KIND, "NODES": "2", "IKCLOUD_LAB_RUN": str(run), "ANSIBLE_NOCOLOR": "1",
+        }  # fmt: skip
 
     def lab(self, *words: str) -> str:
         done = subprocess.run([sys.executable, "-m", "lab", *words], cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=False)
@@ -119,8 +123,9 @@ def lab() -> Iterator[Lab]:
     if KIND == "container" and os.geteuid() != 0:
         pytest.skip("containers need root")
     with tempfile.TemporaryDirectory(prefix="ikc-lab-") as folder:
-        made = Lab(Path(folder) / "run", Path(folder))
+        made = Lab(Path(os.environ.get("IKCLOUD_LAB_RUN") or Path(folder) / "run"), Path(folder))
         try:
+            made.lab("down")  # what an interrupted run left: the nodes are to be bare
             made.lab("up")
             yield made
         finally:

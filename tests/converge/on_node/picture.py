@@ -24,7 +24,10 @@ FOLDERS = ("/etc/systemd/system", "/etc/sysctl.d", "/run/netns")
 SYSCTLS = ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding")
 UNITS = ("ActiveState", "SubState", "Result", "UnitFileState", "NeedDaemonReload", "FragmentPath", "DropInPaths")
 # Of a link (ip-link(8), ip -d -j) what the kernel or the moment decides.
-MADE_UP = {"ifindex", "link_index", "address", "txqlen", "group", "num_tx_queues", "num_rx_queues", "master_index", "hwaddr", "stats", "stats64", "parentbus"}
+MADE_UP = {
+    "ifindex", "link_index", "address", "txqlen", "group", "num_tx_queues", "num_rx_queues", "master_index", "hwaddr", "stats", "stats64", "parentbus",
+    "fdb_n_learned",
+}  # fmt: skip
 TIMERS = re.compile(r".*_timer$|.*_(time|port)$|bridge_id|root_id|designated_.*|topology_.*|valid_life_time|preferred_life_time|hash_.*|port_(id|no)|no$|id$")
 # What of the files' content is not the run's: logs, what guests write to, when an image was copied.
 LOGS = re.compile(r"/console\.log(\.end)?$|\.pid$")
