@@ -29,6 +29,7 @@ options:
         description:
           - Virtual processors. More are plugged in while it runs, as far as O(instances[].cpu_max) goes; fewer take a restart.
           - A guest may have to bring a new processor online itself, by C(echo 1 >/sys/devices/system/cpu/cpu1/online) or a rule of udev.
+            A recent Linux takes none without KVM before the next restart. A run warns of processors that the guest has not started.
         type: int
         default: 1
       cpu_max:

@@ -293,6 +293,12 @@ class InstanceKind(Kind):
                 f"instance {item['name']}: its guest still has {kept} MiB of memory, not the {item['memory']} that it was asked to do with; it has no balloon "
                 "driver, or has not come so far yet."
             )
+        if now.truth.idle_cpus:
+            change.warnings.append(
+                f"instance {item['name']}: its guest uses {now.truth.cpus - now.truth.idle_cpus} of its {now.truth.cpus} processors. Linux shows a new one in "
+                "/sys/devices/system/cpu, where `echo 1 >cpuN/online` starts it; a kernel that does not show it (Debian 13's, without KVM) has it "
+                "after a restart of the instance."
+            )
         if not left or not self._may_restart(item):
             change.steps += plan.steps
         else:

@@ -21,6 +21,8 @@ _CHILD = re.compile(r"child<(.+)>")
 _CPU = re.compile(r".*-x86_64-cpu")
 # What begins with these in QEMU was named by us.
 _BACKEND = re.compile(r"^(?: \\ )?(network[0-9]+): index=[0-9]+,(.*?)\r?$", re.MULTILINE)
+# Where a processor stands after its reset (Intel SDM volume 3, table 10-1); the startup interrupt, for which all but the first wait, sends it elsewhere.
+_RESET = re.compile(r"IP=0*fff0 .*^CS =f000 0*ffff0000 ", re.DOTALL | re.MULTILINE)
 _WORD = re.compile(r": 0x([0-9a-f]{8})")
 # QEMU has the device's own registers of virtio 1 in region 4, from byte 0x2000 on (hw/virtio/virtio-pci.c). Those of the legacy interface move
 # when the guest takes MSI-X into use (Virtual I/O Device 1.1 section 4.1.4.10), which a balloon has since QEMU 10.
@@ -56,6 +58,7 @@ class Truth:
     :ivar disks: ``-blockdev`` options of disks that were plugged in later, by the id of their device.
     :ivar serials: Their serial numbers, likewise; only of those that have one.
     :ivar nodes: Names of block nodes of ours, whether in use or not.
+    :ivar idle_cpus: How many of the processors that were plugged in the guest has never started.
     :ivar former: Ids on the command line. What was plugged in later must not have one of them, or it would be taken for what had it first.
     """
 
@@ -71,6 +74,7 @@ class Truth:
     serials: dict[str, str] = field(default_factory=dict)
     nodes: tuple[str, ...] = ()
     former: frozenset[str] = frozenset()
+    idle_cpus: int = 0
 
 
 def ask(path: str, started: qemu.Options) -> Truth | None:
@@ -115,13 +119,22 @@ def _ask(qmp: Qmp, known: frozenset[str]) -> Truth:
             disks[name] = qemu.blockdev(node, path, form, inserted.get("ro").flag())
     serials = {name: _property(qmp, name, "serial") for name in disks}
     kept, given_back = _memory_of(qmp, pci) if "balloon" in devices else (None, 0)
+    plugged = {f"/machine/peripheral/{name}" for name, kind in devices.items() if _CPU.fullmatch(kind)}
     return Truth(
         cpus=sum(slot.taken for slot in slots), slots=tuple(free), room=len(slots), devices=devices, cards=cards, disks=disks, former=known,
         serials={name: serial for name, serial in serials.items() if serial},
-        given_back=given_back, kept=kept,
+        given_back=given_back, kept=kept, idle_cpus=_idle_cpus(qmp, plugged) if plugged else 0,
         backends={name: _netdev(name, readable(rest, LONGEST_WORD)) for name, rest in _BACKEND.findall(network.text())},
         nodes=tuple(sorted(name for node in named.entries() for name in [node.get("node-name").word()] if name.startswith("volume-"))),
     )  # fmt: skip
+
+
+def _idle_cpus(qmp: Qmp, plugged: set[str]) -> int:
+    """Return how many of some processors, by their paths, stand where they were when they were plugged in."""
+    processors = qmp.ask("query-cpus-fast").entries()
+    indexes = [cpu.get("cpu-index").number() for cpu in processors if cpu.get("qom-path").word() in plugged]
+    asked: list[tuple[str, dict[str, Any]]] = [("human-monitor-command", {"command-line": "info registers", "cpu-index": index}) for index in indexes]
+    return sum(bool(_RESET.search(said.text())) for said in qmp.ask_all(asked))
 
 
 def _netdev(name: str, said: str) -> str:

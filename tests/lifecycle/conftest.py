@@ -77,10 +77,11 @@ class Lab:
         entries = self.plan(**variables)["entries"]
         return {f"{entry['kind']} {entry['name']}": entry["change"] for entry in entries if entry["change"] != "pending"}
 
-    def settle(self, **variables: Any) -> None:
-        """Run `site`; after it there is nothing to do."""
-        self.play("site", **variables)
+    def settle(self, **variables: Any) -> str:
+        """Run `site`, after which there is nothing to do, and give what it said."""
+        said = self.play("site", **variables)
         assert not self.plan(**variables)["changed"], self.plan(**variables)["entries"]
+        return said
 
     def node(self, command: str, name: str = NODE) -> str:
         return self.lab("ssh", name, command)

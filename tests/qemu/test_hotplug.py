@@ -178,6 +178,18 @@ def test_what_a_hand_changed_is_mended(root: Path, run: Converge, volume: Volume
     assert (refused.returncode, "QEMU refused device_del" in refused.stderr) == (1, True)
 
 
+def test_a_processor_that_the_guest_does_not_start_is_named(root: Path, run: Converge, volume: Volume) -> None:
+    """The BIOS starts those that were there when QEMU was started, and here is no guest that would start another."""
+    volume(ID)
+    assert not run([machine(cpu=2)])["warn"]
+    settled(root)
+    assert not run([machine(cpu=2)])["warn"]
+    assert run([machine(cpu=3)])["changed"]
+    done = run([machine(cpu=3)])
+    assert not done["changed"]
+    assert "instance one: its guest uses 2 of its 3 processors" in done["warn"][0]
+
+
 def test_what_takes_a_restart_says_so(root: Path, run: Converge, volume: Volume) -> None:
     """Beyond the room that was reserved, and fewer processors: pending, nothing changed, until it is allowed."""
     volume(ID)

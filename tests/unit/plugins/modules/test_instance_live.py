@@ -117,6 +117,16 @@ def test_other_user_waits_for_a_restart() -> None:
     assert changes[0].restart_reason == "user is compute-service, declared other"
 
 
+def test_a_guest_that_has_not_started_its_processor_is_named() -> None:
+    talk = {**TALK, "cpu": 2}
+    kind, have = running(talk)
+    have = speaking(have)
+    have["web-1"].raw.truth = replace(have["web-1"].raw.truth, idle_cpus=1)
+    changes, _have = after(again(kind, talk), have)
+    assert (commands(changes), changes[0].restart_reason) == ([], "")
+    assert "its guest uses 1 of its 2 processors" in changes[0].warnings[0]
+
+
 def test_guest_without_a_balloon_is_named() -> None:
     talk = {**TALK, "memory": 1024, "memory_max": 4096}
     kind, have = running(talk)
