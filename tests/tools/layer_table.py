@@ -92,6 +92,7 @@ _LIST = (
             ("ruff", "format", "--check", "."),
             ("yamllint", "--strict", "."),
             ("antsibull-changelog", "lint"),
+            ("antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs", "self", "."),
         ),
         at_once=2,
     ),
