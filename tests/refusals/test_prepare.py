@@ -1,0 +1,56 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role prepare where the node has no group kvm, with an /etc of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# What the role does when nothing but the user lacks; the user is made in an overlay of /etc, which ends with its namespace.
+PLAY = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role:
+        name: ikcloud.compute.prepare
+      vars:
+        prepare_node: {missing_packages: [], user_ready: false, folders_ready: true}
+"""
+SCRIPT = """
+set -eu
+mount -t tmpfs tmpfs "$1"
+mkdir "$1/upper" "$1/work"
+mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" /etc
+play() { ansible-playbook -i localhost, -e "ansible_python_interpreter=$3" "$2" >&2; }
+said() { "$1" -c 'from ansible_collections.ikcloud.compute.plugins.module_utils.node import user_ready; print(user_ready())'; }
+if getent group kvm >/dev/null; then groupdel -f kvm; fi
+play "$@"
+said "$3"
+id --name --groups compute-service
+groupadd --system kvm
+said "$3"
+play "$@"
+said "$3"
+id --name --groups compute-service
+"""
+
+
+def test_a_node_without_the_group_kvm(tmp_path: Path) -> None:
+    """The group may come later, with a package: the next run adds the user to it."""
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("only root can have an /etc of its own")
+    (tmp_path / "play.yml").write_text(PLAY)
+    (tmp_path / "own").mkdir()
+    argv = ["unshare", "--mount", "sh", "-c", SCRIPT, "sh", str(tmp_path / "own"), str(tmp_path / "play.yml"), sys.executable]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "ANSIBLE_NOCOLOR": "1"})
+    assert done.returncode == 0, json.dumps(done.stderr[-3000:])
+    assert done.stdout.splitlines() == ["True", "compute-service", "False", "True", "compute-service kvm"]
