@@ -34,7 +34,9 @@ options:
           - When not given, that of the image, and an existing volume stays as large as it is. Needed when there is no O(volumes[].image).
         type: str
       copy:
-        description: Copy the image as a whole rather than stand on it.
+        description:
+          - Copy the image as a whole rather than stand on it.
+          - It is refused where the disk has no room for all such copies, before anything is changed.
         type: bool
         default: false
 """

@@ -55,7 +55,8 @@ class State:
     """What there is of an instance and of the backup in question.
 
     :ivar disks: Where there is to be one more backup, what QEMU has if it runs; to restore one, what ``start`` names; else none.
-    :ivar header: What the instance's own disk says of itself, where it is to be backed up; ``owner`` the user and the group that it belongs to.
+    :ivar header: What the instance's own disk says of itself, where it is to be backed up.
+    :ivar owner: The user and the group that it belongs to then, as numbers.
     :ivar base: The image that the restored disk is to stand on, and its format; both "" for none.
     :ivar jobs: As :class:`Disks` has them, with ``nodes``.
     :ivar there: Whether a file is at ``path``; ``ours`` whether it bears our mark.

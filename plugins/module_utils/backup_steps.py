@@ -53,7 +53,9 @@ class CopyDisk(Job):
 
 @dataclass(frozen=True)
 class TakeOver(Step):
-    """Make root's what a disk's owner has written. Nothing of it is copied where that owner can't write to it any more: one copy takes half the room.
+    """Make root's what a disk's owner has written.
+
+    It is copied only where that owner can still write to it, or on another filesystem: a rename takes no more room.
 
     :ivar target: The file.
     :ivar path: What it is called then.
@@ -88,7 +90,7 @@ class TakeOver(Step):
 
 
 def _nobody_writes(handle: int) -> bool:
-    """Tell whether nobody has this file open for writing: the kernel gives a lease for reading only then (fcntl(2), F_SETLEASE)."""
+    """Check that nobody has this file open for writing: only then the kernel gives a lease for reading (F_SETLEASE in fcntl(2))."""
     try:
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)

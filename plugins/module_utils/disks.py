@@ -103,8 +103,8 @@ def read_work(instance: Instance, socket: str) -> tuple[frozenset[str], frozense
 def sound_header(disk: Disk, layout: Layout, folder: str) -> qcow2.Header:
     """Read what a disk says of itself, and refuse one with which qemu-img would open anything but it and its image.
 
-    Both the disk and the script that names it are QEMU's user's to write, who may do so again at any time: so qemu-img runs as its owner, and this
-    says beforehand what is wrong.
+    Both the disk and the script that names it are QEMU's user's to write, who may do so again at any time: so qemu-img
+    runs as its owner, and this says beforehand what is wrong.
 
     :param folder: The instance's. A disk belongs to who owns that, or lies directly in our own folder of volumes.
     :raises ComputeError: When it can't be read, is no plain file, or refers to another one than an image of ours.
@@ -131,8 +131,8 @@ def sound_header(disk: Disk, layout: Layout, folder: str) -> qcow2.Header:
 def disk_owner(path: str, layout: Layout, folder: str) -> tuple[int, int]:
     """Return the user and the group by whose rights a disk is worked on, as numbers.
 
-    Nobody but root renames anything in our folder of volumes, so a file there is whose it was. Elsewhere it may be exchanged at any time: what
-    counts there is the owner of the instance's folder, who stays the same.
+    Nobody but root renames anything in our folder of volumes, so the owner of a file there counts. Elsewhere a file may be
+    exchanged at any time: there the owner of the instance's folder counts, who stays the same.
 
     :raises ComputeError: When it is not there.
     """

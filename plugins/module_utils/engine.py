@@ -192,8 +192,8 @@ def failure_of(error: Exception) -> Item:
 def converge(kind: Kind, check_mode: bool) -> Item:
     """Speak the sentence for one list.
 
-    :returns: The module's result; with ``msg`` when a step failed, or the look at the node after the steps (what was done is in it all the same),
-        and ``warn``, the warnings.
+    :returns: The module's result; with ``msg`` when a step failed, or the look at the node after the steps (what was done is
+        in it all the same), and ``warn``, the warnings.
     :raises ComputeError: When the list is wrong or can't be planned; then nothing was changed.
     """
     items: list[Item] = kind.params[kind.option]

@@ -161,7 +161,7 @@ def offline_growth(path: str, size: str, header: qcow2.Header, owner: tuple[int,
     """Grow a volume that nobody has open.
 
     :param header: As it was found.
-    :param owner: Whose it is, as numbers: qemu-img opens what a header names, and its owner may rewrite that at any time.
+    :param owner: Whose it is, as numbers: qemu-img opens what a header names, which the owner may rewrite at any time.
     """
     argv = (*as_owner(*owner), "qemu-img", "resize", "-q", "-f", "qcow2", path, size)
 

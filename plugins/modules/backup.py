@@ -15,6 +15,7 @@ description:
     nor this collection to be read. Further disks of the instance are not in it, which is warned of.
   - Of an instance that runs, QEMU copies the disk as it is at one moment while the guest goes on. To that guest a restored disk is as after a power failure.
   - A file appears under its name when it is whole, checked and on the disk. What an interrupted run has left, in QEMU too, the next one clears away.
+  - The room for it is asked for first, unless O(compress=true), where nobody can tell how much that is. It belongs to root, mode 0600.
   - Other runs of this collection that change the node are refused until it has ended.
 options:
   instances:
