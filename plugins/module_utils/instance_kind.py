@@ -263,8 +263,9 @@ class InstanceKind(Kind):
         """Give the accelerator, and whether it is settled: ``auto`` keeps what was found when the instance was made."""
         if item["accel"] != "auto":
             return item["accel"], True
-        if not creating and now.options:
-            return qemu.accel_of(now.options), True
+        known = now.options or now.running
+        if not creating and known:
+            return qemu.accel_of(known), True
         return "tcg", False
 
     def _adjust(self, change: Change, item: Item, now: Instance, options: qemu.Options) -> list[str]:

@@ -14,6 +14,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFA
 from ansible_collections.ikcloud.compute.plugins.module_utils.seed_secrets import opened
 from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import MODES, SEED_MODE, Seed, boot_reason, build_step, paths_of, read_seeds, removal_steps
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Step, Write, primary_group
+from ansible_collections.ikcloud.compute.plugins.module_utils.untrusted import MAX_TEXT
 
 
 class SeedKind(Kind):
@@ -63,6 +64,10 @@ class SeedKind(Kind):
         found = cloud_init.problems(where, item)
         if instance_id(item["name"]) is None:
             found.insert(0, f"{where}.name: {item['name']!r} is not 'compute-' and the instance's id of 8 hex digits, such as compute-af95e879.")
+        if not found:
+            longest = max(len(text.encode(errors="replace")) for text in cloud_init.texts(item, "iid").values())
+            if longest > MAX_TEXT:
+                found.append(f"{where}: a text of the seed would have {longest} bytes; at most {MAX_TEXT} are read back from the node. Declare less user_data.")
         return found
 
     def settled(self) -> None:

@@ -86,6 +86,12 @@ def test_hostile_names(name: str) -> None:
     assert "seeds[0].name: " in refused(SeedKind, {"name": name})
 
 
+def test_a_seed_that_could_not_be_read_back_is_refused() -> None:
+    assert not refused(SeedKind, {"name": ID, "user_data": f"#cloud-config\nx: {'a' * 1_000_000}\n"})
+    words = refused(SeedKind, {"name": ID, "user_data": f"#cloud-config\nx: {'a' * 2_000_000}\n"})
+    assert words.startswith("seeds[0]: a text of the seed would have 2000") and "at most 1048576 are read back" in words
+
+
 @given(st.text())
 def test_any_name(name: str) -> None:
     """What is taken can't be anything but a name below its folder."""
