@@ -20,7 +20,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instances import I
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.memory import meminfo, memory_limit
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import LABELS, OWNER
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import LABELS, OWNER, name_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.nft import cidr_of
 
 Facts = dict[str, Any]
@@ -269,7 +269,8 @@ def _header(path: str) -> qcow2.Header | None:
 def _base(layout: Layout, header: qcow2.Header | None) -> str | None:
     """Give the name of the image that a disk stands on, None when it stands on none of ours."""
     folder, file = os.path.split(header.backing_file if header else "")
-    return file[: -len(".img")] if folder == layout.images and file.endswith(".img") else None
+    name = file[: -len(".img")]
+    return name if folder == layout.images and file.endswith(".img") and not name_problem("", name) else None
 
 
 def _network_labels(layout: Layout, boot_files: list[str]) -> dict[str, Facts]:

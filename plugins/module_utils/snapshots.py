@@ -16,14 +16,15 @@ from typing import Any
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
+from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import MAGIC, plain_file
 
-# "Number of snapshots contained in the image" at byte 60 of the header, 65536 at most (QEMU's QCOW_MAX_SNAPSHOTS), and where they stand.
-_PLACE, _MOST = 60, 65536
+# "Number of snapshots contained in the image" at byte 60 of the header, and where they stand.
+_PLACE = 60
 _ENTRY = ">QIHHIIQII"
 _ENTRY_BYTES = struct.calcsize(_ENTRY)
-# A table is a few hundred bytes; more than this is refused rather than read (QEMU's QCOW_MAX_SNAPSHOTS_SIZE).
-_TABLE_BYTES = 1 << 26
+# A table is a few hundred bytes. QEMU takes 65536 snapshots in 64 MiB; who can write to a disk is not to have root read that much of each.
+_MOST, _TABLE_BYTES = 4096, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def own_snapshots(instance: str, found: dict[str, Snapshot]) -> dict[str, Snapsh
     :param found: What its disk holds, by tag.
     """
     start = tag_of(instance, "")
-    ours = [(entry.seconds, tag[len(start) :], entry) for tag, entry in found.items() if tag.startswith(start)]
+    # One that we could not have made is somebody's own, and may be a terminal's command.
+    names = {tag: tag[len(start) :] for tag in found if tag.startswith(start)}
+    ours = [(found[tag].seconds, name, found[tag]) for tag, name in names.items() if not name_problem("", name)]
     return {name: entry for _seconds, name, entry in sorted(ours, key=lambda one: one[:2])}
 
 
@@ -102,7 +105,9 @@ def read_snapshots(path: str, root: str) -> dict[str, Snapshot]:
             if not count:
                 return {}
             size = entry.st_size
-            if count > _MOST or place >= size:
+            if count > _MOST:
+                raise ComputeError(f"{path}: it says that it has {count} snapshots; at most {_MOST} are read.", "Delete some with `qemu-img snapshot -d`.")
+            if place >= size:
                 raise ComputeError(f"{path}: its table of snapshots is out of bounds.", "Look at it with `qemu-img check`.")
             stream.seek(place)
             return parse_table(stream.read(min(size - place, _TABLE_BYTES)), count)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import node, qemu, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils import node, qcow2, qemu, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.bridge_kind import Bridge
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
@@ -154,3 +154,10 @@ def test_qemu_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node, "open", lambda *_arguments, **_options: (_never for _never in ()).throw(FileNotFoundError()), raising=False)
     monkeypatch.setattr(node, "run", lambda argv, **_options: subprocess.CompletedProcess(argv, 0, "QEMU emulator version 7.2.22 (Debian)\n", ""))
     assert node._qemu_version() == "7.2.22"
+
+
+def test_a_base_that_no_image_of_ours_can_be() -> None:
+    """A volume's header is QEMU's user's to write: what it says must not reach a terminal."""
+    layout = Layout()
+    for name, expected in (("bionic", "bionic"), ("\x1b[2J", None), ("\udcff", None), ("a\nb", None), ("x" * 900, None)):
+        assert node._base(layout, qcow2.Header("qcow2", 1, backing_file=f"{layout.images}/{name}.img")) == expected

@@ -10,6 +10,7 @@ import os
 import struct
 import subprocess
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,37 @@ def test_only_a_plain_file_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_facts() -> None:
     assert Snapshot("x", 0, 5).facts("x") == {"name": "x", "created": "1970-01-01T00:00:00Z", "memory": True, "memory_bytes": 5}
+
+
+def hostile(path: Path, count: int, entries: bytes) -> str:
+    """Write a qcow2 image's header with a table of snapshots, and 3 GiB behind it that take no room."""
+    path.write_bytes(b"QFI\xfb" + b"\0" * 56 + struct.pack(">IQ", count, 72) + entries)
+    os.truncate(path, 3 << 30)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("count", "entries"),
+    [
+        (65536, b""),
+        (4096, struct.pack(">QIHHIIQII", 0, 0, 0, 65535, 0, 0, 0, 0, 24)),
+        (2, struct.pack(">QIHHIIQII", 0, 0, 0, 1, 0, 0, 0, 0, 0xFFFFFFF0)),
+        (4096, struct.pack(">QIHHIIQII", 0, 0, 65535, 65535, 0, 0, 0, 0, 1 << 20) * 2),
+    ],
+    ids=["more than there can be", "long names", "a long entry", "long entries"],
+)
+def test_a_table_of_three_gibibytes(tmp_path: Path, count: int, entries: bytes) -> None:
+    """What QEMU's user writes into its disk takes root neither memory nor time, and says nothing of others."""
+    path = hostile(tmp_path / "disk.img", count, entries)
+    began = time.monotonic()
+    tracemalloc.start()
+    with contextlib.suppress(ComputeError):
+        assert len(read_snapshots(path, str(tmp_path))) < 5
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20 and time.monotonic() - began < 2
+    tracemalloc.stop()
+
+
+def test_names_that_we_could_not_have_given(tmp_path: Path) -> None:
+    tags = ["compute-0a1b2c3d.first", "compute-0a1b2c3d.\x1b[2J", "compute-0a1b2c3d.a\nb", "compute-0a1b2c3d.", f"compute-0a1b2c3d.{'x' * 999}"]
+    found = read_snapshots(hostile(tmp_path / "disk.img", len(tags), table([Snapshot(tag, 1, 1) for tag in tags], 8)), str(tmp_path))
+    assert len(found) == len(tags) and list(own_snapshots("0a1b2c3d", found)) == ["first"]
