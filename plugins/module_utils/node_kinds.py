@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine
+from ansible_collections.ikcloud.compute.plugins.module_utils import engine, qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.bridge_kind import Bridge
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import raise_all
@@ -59,28 +59,58 @@ def converge_all(params: Item, check_mode: bool) -> Item:
         # It is all about removing: what stands on something goes before it.
         kinds = dict(reversed(kinds.items()))
     done: dict[str, Item] = {}
+    refused: dict[str, str] = {}
     result: Item = {"changed": False, "commands": [], "diff": [], "kinds": done, "warn": []}
     for name, kind in kinds.items():
         if isinstance(kind, InstanceKind):
+            kind = _without(kind, params, refused)
             kind.reasons = _restart_reasons(done)
             kind.seeds_changed = {entry["name"] for entry in done.get("seeds", {}).get("results", []) if entry["action"] == "update"}
         try:
             found = engine.converge(kind, check_mode)
         except Exception as error:
-            return {**result, **engine.failure_of(error)}
+            failed = engine.failure_of(error)
+            return {**result, **failed, "msg": " ".join([*refused.values(), failed["msg"]])}
         result["warn"] += found.pop("warn")
         result["diff"] += found.pop("diff")
         result["commands"] += found["commands"]
         result["changed"] = result["changed"] or found["changed"]
         failed: Item = {key: found.pop(key) for key in ("msg", "exception") if key in found}
+        errors = {entry["name"]: entry for entry in found["results"] if "error" in entry}
+        if errors and all(entry["action"] == "none" for entry in errors.values()) and "exception" not in failed:
+            # That is the trouble of these alone, which may be somebody hostile's doing; the others go on.
+            refused.update({entry["name"]: entry["error"] for entry in errors.values()})
+            failed = {}
         # Of what is as it should be nothing is told: of a hundred instances that would be most of what the controller reads.
         changed = {entry["name"] for entry in found["results"] if entry["action"] != "none"}
         found["results"] = [entry for entry in found["results"] if entry["name"] in changed or entry["restart_required"] or "error" in entry]
         found.update({part: {key: state for key, state in found[part].items() if key in changed} for part in ("before", "after")})
         done[name] = found
         if failed:
-            return {**result, **failed}
+            return {**result, **failed, "msg": " ".join([*refused.values(), failed["msg"]])}
+    if refused and check_mode:
+        result["warn"] += refused.values()  # the run does the rest, so that is what is planned
+    elif refused:
+        result["msg"] = " ".join(refused.values()) + " (The rest was done.)"
     return result
+
+
+def _without(kind: InstanceKind, params: Item, refused: dict[str, str]) -> InstanceKind:
+    """Give the kind without the instances whose disks were refused: nothing is done with these. Says so in what is refused."""
+    items: list[Item] = params["instances"] or []
+    left = []
+    for item in items:
+        disks = [f"compute-{qemu.identifier(item)}", *(volume["name"] for volume in item.get("volumes") or [] if volume.get("name"))]
+        bad = [name for name in disks if name in refused]
+        if bad:
+            refused[f"instance {item['name']}"] = f"Nothing was done with the instance {item['name']}, which has that disk ({bad[0]})."
+        else:
+            left.append(item)
+    if len(left) == len(items):
+        return kind
+    others = {**(params["spare"] or {})}
+    others["instances"] = [*(others.get("instances") or []), *(item["name"] for item in items if item not in left)]
+    return InstanceKind(_params_of("instances", InstanceKind, {**params, "instances": left, "spare": others}))
 
 
 def _restart_reasons(done: dict[str, Item]) -> dict[str, str]:

@@ -125,6 +125,15 @@ class VolumeKind(Kind):
     def _props(self, path: str, size: int | None, base: str, mode: str = f"{MODE:04o}") -> Item:
         return {"path": path, "size": "unknown" if size is None else format_size(size), "base": base, "mode": mode}
 
+    def refusal(self, name: str, found: Found) -> str:
+        volume: Volume = found.raw
+        if not volume.spoilt:
+            return ""
+        return (
+            f"volume {name}: {volume.spoilt} It belongs to QEMU's user, so its guest may have broken out and done that. If the file is right as it is: "
+            f"`{mark_command(self.layout.volume(name), f'volume/{name}')}`; else remove it, and restore a backup or have it made anew."
+        )
+
     def change(self, item: Item, have: Found | None) -> Change:
         if have is None or have.raw.header is None:
             self._check_deleted(item["name"])

@@ -49,6 +49,7 @@ class Volume:
     :ivar locked: Whether a QEMU has it open; looked at only where that matters.
     :ivar node: Where it can be grown while its guest runs, if anywhere.
     :ivar leftover: Whether an unfinished file is beside it.
+    :ivar spoilt: What QEMU's user, whose file it is, has done to it so that nothing can be done with it; "" for nothing.
     """
 
     header: qcow2.Header | None
@@ -58,6 +59,7 @@ class Volume:
     locked: bool = False
     node: Node | None = None
     leftover: bool = False
+    spoilt: str = ""
 
 
 def read_bases(layout: Layout, images: Iterable[str]) -> dict[str, qcow2.Header]:
@@ -111,13 +113,21 @@ def _read(layout: Layout, name: str, listed: bool, size: int | None, leaving: bo
     if not marked and not listed:
         return None
     foreign = Volume(None, owned=False)
+    leaving = leaving or not listed
     try:
-        header, access = qcow2.read_header(path), access_of(path)
-    except (ComputeError, OSError):
+        access = access_of(path)
+        # Nobody but root puts a file here. What is wrong with one that QEMU's user can write to may be that user's doing, and stops no other.
+        theirs = not leaving and access[1] not in (0, os.geteuid())
+        header = qcow2.read_header(path)
+    except ComputeError as error:
+        return Volume(None, spoilt=str(error)) if theirs else foreign
+    except OSError:
         return foreign
     if os.path.islink(path) or header.format != "qcow2" or not (marked or instance_id(name)):
-        return foreign
-    leaving = leaving or not listed
+        what = "is no qcow2 image any more" if header.format != "qcow2" else "does not bear our mark"
+        return Volume(None, spoilt=f"{path} {what}.") if theirs and not os.path.islink(path) else foreign
+    if theirs and (trouble := header.trouble(path)):
+        return Volume(None, spoilt=trouble)
     locked = (leaving or (size is not None and size > header.virtual_size)) and qcow2.is_locked(path)
     node = _find_node(layout, name, path) if locked and not leaving else None
     return Volume(header, access, True, marked, locked, node, leftover)

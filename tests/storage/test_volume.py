@@ -390,3 +390,31 @@ def test_kept_aside(run: Converge, root: Path, base: Path) -> None:
     assert not (root / "lib/volumes/kept").exists()
     with pytest.raises(ComputeError, match="aside_names"):
         run(VolumeKind, volumes=[], purge=True, aside_names={name: "../x"})
+
+
+@pytest.mark.parametrize("done", ["mark taken off", "mark of another", "no header", "half a header", "data elsewhere", "empty"])
+@pytest.mark.parametrize("name", ["data-1", "compute-af95e879"])
+def test_what_qemus_user_does_to_its_volume_stops_no_other(root: Path, run: Converge, done: str, name: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    mine, other = {"name": name, "size": "1M"}, {"name": "data-2", "size": "1M"}
+    run(VolumeKind, volumes=[mine], owner="daemon")
+    path = root / f"lib/volumes/{name}.img"
+    if done.startswith("mark"):
+        os.removexattr(path, marks.MARK) if done.endswith("off") else os.setxattr(path, marks.MARK, b"volume/data-2")
+    else:
+        header = bytearray(path.read_bytes()[:4096])
+        header[79] |= 4 if done == "data elsewhere" else 0  # the last byte of the incompatible features: an external data file
+        path.write_bytes({"no header": b"x" * 4096, "half a header": b"QFI\xfb\xff", "data elsewhere": bytes(header), "empty": b""}[done])
+    for check in (True, False):
+        result = run(VolumeKind, volumes=[mine, other], owner="daemon", check=check)
+        errors = {entry["name"]: entry.get("error", "") for entry in result["results"]}
+        if name.startswith("compute-") and done.startswith("mark"):
+            assert "msg" not in result  # whose disk it is, its name says
+            continue
+        assert f"volume {name}: {path} " in errors[name] and "QEMU's user" in result["msg"]
+        assert errors["data-2"] == "" and "qemu-img create" in " ".join(result["commands"])
+    assert (root / "lib/volumes/data-2.img").exists()
+    run(VolumeKind, volumes=[], purge=True, owner="daemon")
+    if done == "mark taken off" and name == "data-1":
+        assert path.exists()  # nothing that does not bear our mark is removed

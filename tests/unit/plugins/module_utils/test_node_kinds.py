@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import engine
 from ansible_collections.ikcloud.compute.plugins.module_utils.node_kinds import KINDS, argument_spec, converge_all
+from ansible_collections.ikcloud.compute.tests.unit.plugins.modules import instance_samples
 
 BRIDGE = {"name": "br-gnv-0a1b2c3d", "network": "blue", "addresses": ["192.0.2.1/24"], "mtu": 1450, "up": True, "mac": None}
 
@@ -57,3 +58,40 @@ def test_what_stands_on_something_comes_after_it_and_goes_before_it(order: list[
     order.clear()
     converge_all(params(purge=["bridges", "nats"]), False)
     assert order == ["networks", "bridges"]
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_one_volume_that_is_refused_stops_only_the_instances_that_have_it(monkeypatch: pytest.MonkeyPatch, check_mode: bool) -> None:
+    seen: dict[str, Any] = {}
+
+    def converge(kind: engine.Kind, check_mode: bool) -> dict[str, Any]:
+        seen[kind.option] = ([item["name"] for item in kind.params[kind.option]], kind.params["spare"])
+        result: dict[str, Any] = {"changed": False, "before": {}, "after": {}, "commands": [], "results": [], "diff": [], "warn": []}
+        if kind.option == "volumes":
+            bad = [{"name": name, "action": "none", "restart_required": False, "error": f"volume {name}: spoilt."} for name in ("data-1", "compute-0000000b")]
+            result.update(results=[*bad, {"name": "data-2", "action": "create", "restart_required": False}], msg="refused")
+        return result
+
+    monkeypatch.setattr(engine, "converge", converge)
+    instances = [
+        instance_samples.item(name="web-1", id="0000000a", volumes=[{"name": "data-1"}]),
+        instance_samples.item(name="web-2", id="0000000b", volumes=[]),
+        instance_samples.item(name="web-3", id="0000000c", volumes=[{"name": "data-2"}]),
+    ]
+    result = converge_all(params(volumes=[{"name": "data-1", "size": "1M"}], instances=instances, seeds=[], purge=["instances"]), check_mode)
+    assert seen["instances"] == (["web-3"], ["web-1", "web-2"])  # the others are not purged either
+    words = " ".join(result["warn"]) if check_mode else result["msg"]
+    assert ("msg" in result) is not check_mode
+    assert "volume data-1: spoilt." in words and "instance web-1, which has that disk (data-1)" in words and "web-2" in words and "web-3" not in words
+
+
+def test_a_volume_that_fails_stops_what_stands_on_it(monkeypatch: pytest.MonkeyPatch, order: list[str]) -> None:
+    before = engine.converge
+
+    def converge(kind: engine.Kind, check_mode: bool) -> dict[str, Any]:
+        result = before(kind, check_mode)
+        return {**result, "results": [{"name": "a", "action": "create", "restart_required": False, "error": "full"}], "msg": "full"}
+
+    monkeypatch.setattr(engine, "converge", converge)
+    assert converge_all(params(volumes=[{"name": "a", "size": "1M"}], instances=[instance_samples.item()]), False)["msg"] == "full"
+    assert order == ["volumes"]
