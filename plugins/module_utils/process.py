@@ -108,3 +108,24 @@ def taps_held(pid: int) -> set[str] | None:
         except OSError:
             continue  # closed meanwhile
     return found
+
+
+def has_open(pid: int, path: str) -> bool | None:
+    """Tell whether a process has a file open, as the kernel knows it.
+
+    :returns: None where it is gone or not ours to see.
+    """
+    if pid <= 0:
+        return None
+    try:
+        wanted = os.stat(path)
+        numbers = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return None
+    for number in numbers:
+        try:
+            if os.path.samestat(os.stat(f"/proc/{pid}/fd/{number}"), wanted):
+                return True
+        except OSError:
+            continue  # closed meanwhile
+    return False

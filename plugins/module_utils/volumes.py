@@ -21,6 +21,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instances import r
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
+from ansible_collections.ikcloud.compute.plugins.module_utils.process import has_open, locked_by
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Step
 
@@ -136,10 +137,10 @@ def _read(layout: Layout, name: str, listed: bool, size: int | None, leaving: bo
 def _find_node(layout: Layout, name: str, path: str) -> Node | None:
     """Find the running QEMU that has a volume: its own instance's, or any for a data volume."""
     folders = [name] if instance_id(name) else sorted(os.listdir(layout.instances)) if os.path.isdir(layout.instances) else []
-    for folder in folders:
+    # A QEMU may say that it has a disk that is another one's: those of which the kernel says so are asked first, those of which it denies it never.
+    held = {folder: has_open(locked_by(layout.instance(folder).pid), path) for folder in folders if os.path.exists(layout.instance(folder).qmp)}
+    for folder in sorted((folder for folder, has in held.items() if has is not False), key=lambda folder: not held[folder]):
         socket = layout.instance(folder).qmp
-        if not os.path.exists(socket):
-            continue
         try:
             with Qmp(socket) as qmp:
                 inserted = [media for block in qmp.ask("query-block").entries() for media in [block.find("inserted")] if media]

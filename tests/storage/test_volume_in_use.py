@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,3 +143,49 @@ def test_locked_without_a_socket_asks_for_a_stop(root: Path, run: Converge, gues
     assert not result["changed"]
     assert result["results"][0]["restart_required"]
     assert "stop the instance" in result["results"][0]["restart_reason"]
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_qemu_that_says_that_it_has_anothers_disk_is_not_asked_to_grow_it(root: Path, run: Converge, seen: bool) -> None:
+    """The kernel knows who has it: the one that is asked is the one that has it, if need be before one of which nothing can be seen."""
+    run(VolumeKind, volumes=[{"name": "data-1", "size": "16M"}])
+    path = file_of(root, "data-1")
+    argv = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-machine", "none", "-S"]
+    processes, heard = [], []
+    for name, disk in (("compute-00000001", file_of(root, "other")), ("compute-00000002", path)):
+        folder = root / f"run/instances/{name}"
+        folder.mkdir(parents=True)
+        if disk == path or seen:
+            socket_path = folder / ("qmp.sock" if disk == path else "real.sock")
+            qemu = [*argv, "-qmp", f"unix:{socket_path},server=on,wait=off", "-pidfile", str(folder / f"{name}.pid")]
+            qemu += ["-drive", f"file={disk},format=qcow2,if=none,id=disk1"] if disk == path else []
+            processes.append(subprocess.Popen(qemu))
+            wait_for_qemu(socket_path)
+    liar = socket.socket(socket.AF_UNIX)
+    liar.bind(str(root / "run/instances/compute-00000001/qmp.sock"))
+    liar.listen()
+
+    def lie() -> None:
+        while True:
+            try:
+                client, _peer = liar.accept()
+            except OSError:
+                return
+            with client:
+                client.sendall(b'{"QMP": {}}\n')
+                for line in client.makefile("rb"):
+                    asked = json.loads(line)
+                    heard.append(asked["execute"])
+                    answer = [{"inserted": {"file": str(path), "node-name": "mine", "drv": "qcow2"}}] if asked["execute"] == "query-block" else {}
+                    client.sendall(json.dumps({"return": answer, "id": asked["id"]}).encode() + b"\n")
+
+    threading.Thread(target=lie, daemon=True).start()
+    try:
+        real = run(VolumeKind, volumes=[{"name": "data-1", "size": "32M"}])
+        assert "msg" not in real and info(path)["virtual-size"] == 32 << 20 and heard == []
+    finally:
+        liar.shutdown(socket.SHUT_RDWR)
+        liar.close()
+        for process in processes:
+            process.terminate()
+            process.wait()
