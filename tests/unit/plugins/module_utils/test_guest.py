@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -114,3 +115,25 @@ def test_none_after_one_that_went_wrong() -> None:
         raise ComputeError("it does not run")
     with pytest.raises(ComputeError, match="since the restart of web-2 went wrong"), roll.turn("web-3"):
         pytest.fail("it was begun")
+
+
+@pytest.mark.parametrize("flood", [b"x", b'{"return": 1}\n' * 4000, b"[" * 65536])
+def test_an_agent_that_talks_without_end(folder: Path, flood: bytes) -> None:
+    """The guest says this, which nobody trusts: a byte at a time, or as much as it can, it is over in time."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "agent.sock"))
+        listening.listen()
+
+        def serve() -> None:
+            client, _peer = listening.accept()
+            with client, contextlib.suppress(OSError):
+                while True:
+                    client.sendall(flood)
+                    time.sleep(0.001 if len(flood) == 1 else 0)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        began = time.monotonic()
+        assert not agent_answers(str(folder / "agent.sock"), limit=0.5)
+        assert time.monotonic() - began < 3
+        thread.join(10)
