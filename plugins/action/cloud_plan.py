@@ -23,6 +23,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import NODE_KEYS
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import nearest, shown
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import message, one_line
 
 ARGUMENTS = (*DECLARATION, "group", "node_info", "nodes", "rebuild")
 
@@ -47,9 +48,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             }
             plan = make_plan(declaration, self._nodes(arguments, task_vars), rebuild=plain(arguments.get("rebuild")))
         except ComputeError as error:
-            result.update(failed=True, msg=str(error))
+            result.update(failed=True, msg=message(error))
             return result
-        result.update(plan, changed=False)
+        result.update(plan, changed=False, warnings=[one_line(warning) for warning in plan["warnings"]])
         # Secrets are packed in the lists, not encrypted: they go to the modules, not to the screen or a log.
         result["_ansible_no_log"] = any("secrets" in seed for lists in plan["nodes"].values() for seed in lists["seeds"])
         return result

@@ -18,6 +18,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.changes import REG
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.changes_text import markdown, plan_lines, summary_line, totals_line, warnings
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import check_arguments, group_hosts, host_vars, plain, result_of
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import shown
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import message, screen
 
 ARGUMENTS = ("group", "planned", "json", "markdown", "commands", "fail_on_changes", "display", "only_validate")
 
@@ -48,11 +49,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
                 if paths[key]:
                     _write(key, paths[key], render(changes))
         except ComputeError as error:
-            result.update(failed=True, msg=str(error))
+            result.update(failed=True, msg=message(error))
             return result
         lines = plan_lines(changes, commands) if planned else [*warnings(changes)[len(changes.missing) :], summary_line(changes, bool(self._task.check_mode))]
         if display:
-            self._display.display("\n".join(["", *lines, ""]))
+            self._display.display(screen(lines))
         if fail and changes.changes:
             # All of it stands above already, and in the files: only the sentence here.
             result.update(failed=True, msg=f"The cloud is not as it is declared. {totals_line(changes, True)} Run ikcloud.compute.site to make it so.")

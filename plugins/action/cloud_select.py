@@ -13,6 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import check_arguments, group_hosts, host_vars, plain, result_of
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import shown
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import message, screen
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.select import select, snapshots_table, words_of
 
 ARGUMENTS = ("instances", "group", "instance_info", "snapshots")
@@ -42,10 +43,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             every = show and not words_of(given or "")
             selected = {node: [entry["name"] for entry in found or []] for node, found in nodes.items()} if every else select(given or "", nodes)
         except ComputeError as error:
-            result.update(failed=True, msg=str(error))
+            result.update(failed=True, msg=message(error))
             return result
         if show:
             lines = snapshots_table(nodes, selected, max(40, shutil.get_terminal_size((120, 24)).columns))
-            self._display.display("\n".join(["", *lines, ""]))
+            self._display.display(screen(lines))
         result.update(changed=False, nodes=selected)
         return result

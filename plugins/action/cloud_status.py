@@ -23,6 +23,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import 
 )
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION, parse
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import shown
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import message, screen
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.ssh import target
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.status import NodeState, make_status
 
@@ -53,14 +54,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             names = [_name(arguments, key) for key in ("node_info", "instance_info")]
             nodes = [_node(name, task_vars, *names) for name in group_hosts(arguments, task_vars)]
         except ComputeError as error:
-            result.update(failed=True, msg=str(error))
+            result.update(failed=True, msg=message(error))
             return result
         declaration = {key: variable(name, task_vars, self._templar.template) for key, name in DECLARATION.items()}
         cloud, _problems = parse(declaration, [node.name for node in nodes])  # what is wrong there is for cloud_plan to say
         status = make_status(cloud, nodes)
         lines = status.text(width)
         if boolean(arguments.get("display", True), strict=False):
-            self._display.display("\n".join(["", *lines, ""]))
+            self._display.display(screen(lines))
         result.update(
             changed=False,
             table="\n".join(lines),

@@ -1,12 +1,12 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tables of text for people."""
+"""Text for people: tables, and nothing in them that steers a terminal, whatever a guest or a node is called or says."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 GAP = "  "
 MIN_COLUMN = 6
@@ -59,3 +59,13 @@ def _cell(value: object) -> str:
 def one_line(text: str) -> str:
     """Give a text without what would steer a terminal, a "?" in its place."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def screen(lines: Iterable[str]) -> str:
+    """Give lines as they go to a terminal, each of them one line; all that we show goes through here."""
+    return "\n".join(["", *map(one_line, lines), ""])
+
+
+def message(error: Exception) -> str:
+    """Give what an error says, for a terminal: Ansible prints it as it is."""
+    return "\n".join(map(one_line, str(error).split("\n")))

@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip, ssh
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import table, width_of
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import one_line, table, width_of
 
 Item = dict[str, Any]
 # VNC's display 1 on the user's machine (RFC 6143: 5900 and the display); 0 may be their own screen.
@@ -70,7 +70,7 @@ class Status:
         missing = [node["name"] for node in self.nodes if node["state"] == "missing"]
         if missing:
             lines += ["", f"Nothing is known of {', '.join(missing)}: not reached, or not in this run."]
-        return lines
+        return [one_line(line) for line in lines]
 
 
 def _node_row(node: Item) -> list[Any]:

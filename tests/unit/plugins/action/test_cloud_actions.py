@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.action import cloud_plan, cloud_report, cloud_status
+from ansible_collections.ikcloud.compute.plugins.action import cloud_plan, cloud_report, cloud_select, cloud_status
 from ansible_collections.ikcloud.compute.plugins.action import node as node_action
 from ansible_collections.ikcloud.compute.plugins.action import seed as seed_action
 from ansible_collections.ikcloud.compute.plugins.module_utils.seed_secrets import opened, sealed, unpack
@@ -149,6 +149,28 @@ def test_status_is_shown_and_returned() -> None:
     assert result["instances"][1]["login"] == "ssh -J 10.10.20.101 me@192.168.88.102"
     assert "web-2" in result["table"] and result["table"] in shown.texts[0]
     assert run(cloud_status, {"width": 100, "display": "no"}, variables(), shown)["changed"] is False and len(shown.texts) == 1
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J", "a\nb", "\x9b31m", "\u202eb"])
+def test_nothing_that_a_node_says_steers_the_terminal(hostile: str) -> None:
+    shown = Shown()
+    snapshot = {"name": hostile, "created": hostile, "memory": True, "memory_bytes": 5}
+    entry = {"name": hostile, "id": hostile, "power": "running", "labels": {"user": hostile}, "snapshots": [snapshot]}
+    info = {
+        "instances": {"web-1": {"labels": {"networks": ["blue"], "addresses": ["192.168.88.9"]}}},
+        "networks": {hostile: {"bridge": "b", "addresses": ["192.168.88.9/24"]}},
+    }
+    known = variables(ik_node_01={"compute_instance_info": {"instances": [entry]}, "compute_node_info": {"node": info}})
+    texts = [
+        run(cloud_status, {"width": 100}, known, shown)["table"],
+        run(cloud_plan, {}, known)["msg"],
+        run(cloud_select, {"instances": "web-9"}, known)["msg"],
+    ]
+    assert not run(cloud_select, {"snapshots": True}, known, shown).get("failed") and len(shown.texts) == 2
+    for text in [*texts, *shown.texts]:
+        assert all(line.isprintable() for line in text.split("\n"))
+    for text in shown.texts:
+        assert hostile not in text
 
 
 def test_status_says_what_is_wrong_with_its_arguments() -> None:

@@ -148,3 +148,23 @@ def test_labels_that_somebody_hostile_wrote(labels: dict[str, Any]) -> None:
         entry["addresses"] = labels.get("addresses")
     whole = status(*nodes)
     assert {found["name"]: bool(found["login"]) for found in whole.instances} == {entry["name"]: False, (nodes[1].instances or [])[0]["name"]: True}
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(["\x1b[2J", "a\nb", "\x9b31m", "\u202eb", "\r", "\u2028", "\x07"])
+
+
+@given(TEXTS, TEXTS, TEXTS, TEXTS, TEXTS)
+def test_nothing_that_a_node_says_steers_the_terminal(name: str, user: str, folder: str, reason: str, network: str) -> None:
+    entry = {
+        "name": name, "id": name, "power": "running", "cpu": 1, "memory": reason, "supervisor": "systemd", "folder": f"/{folder}/instances/{name}",
+        "labels": {"user": user, "networks": ["blue", network], "addresses": ["192.168.88.9", reason]}, "console_log": folder, "vnc": f"unix:{folder}",
+        "restart_required": True, "restart_reason": reason,
+    }  # fmt: skip
+    first = reached("ik-node-01", 1)
+    info = {**(first.info or {}), "missing_packages": [reason]}
+    info["networks"] = {**info["networks"], network: {"bridge": name, "addresses": [folder], "tunnels": {"t": {"vni": user}}}}
+    whole = status(NodeState(first.name, first.address, first.target, info, [entry]), NodeState("ik-node-02"))
+    for width in (40, 200):
+        lines = whole.text(width)
+        assert all(line.isprintable() for line in lines)
+        assert any(line.startswith("LOG IN") for line in lines)
