@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.seed_secrets import sealed
 from ansible_collections.ikcloud.compute.plugins.module_utils.sizes import format_size
+from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.consistency import overhead
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Addresses, Cloud, Instance, Network, Nic, Node, Placement
 
@@ -89,6 +91,17 @@ class Compiler:
             f"compute_underlay_address of {name} is missing: {network} needs a tunnel to it. Set it to the IP address at which the other nodes reach it "
             "(it is ansible_host by itself where that is an IP address)."
             for name, network in lacking.items()
+        ]
+
+    def overlaps(self) -> list[str]:
+        """Say which networks share addresses and a node, which could not route both: there the module nat would refuse them, after other changes."""
+        return [
+            f"cloud_networks.{other.name}.cidr: {other.cidr} overlaps with {one.cidr} of cloud_networks.{one.name}, and both are on {shared[0]}, which can't "
+            "have both; take another cidr, or other nodes for one of them."
+            for one, other in combinations(self.cloud.networks.values(), 2)
+            if ip.overlap(one.cidr, other.cidr)
+            for shared in [[node for node in self.hosts(one) if node in self.hosts(other)]]
+            if shared
         ]
 
     def display_problems(self) -> list[str]:

@@ -63,7 +63,7 @@ def make_plan(
             problems.append(f"cloud_instances.{name}: {', '.join(missing)} missing in this run, {why}; declare the address, or run with all nodes.")
     homes, volumes_left_out = settle(cloud, list(known.values()), where, placement, problems)
     compiler = Compiler(cloud, known, placement, addresses, homes)
-    problems += compiler.problems() + compiler.collisions() + compiler.display_problems()
+    problems += compiler.problems() + compiler.collisions() + compiler.overlaps() + compiler.display_problems()
     problems += present_collisions(cloud, list(known.values()), snapshot) + disk_collisions(compiler)
     raise_all(problems)
     lists = compiler.lists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from datetime import date, datetime
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
@@ -138,6 +139,15 @@ class Reader:
         return tuple(values)
 
 
+def _unquoted(place: str, name: object) -> str | None:
+    """Say that YAML did not read a name as text: yes, null, 0x10, 12:30:00 and 2024-01-01 are something else to it (YAML 1.1)."""
+    if isinstance(name, str):
+        return None
+    words = {bool: "true or false", int: "a number", float: "a number", type(None): "nothing", date: "a date", datetime: "a date"}
+    kind = words.get(type(name), "no text")
+    return f"{place}: YAML reads this name as {kind} ({shown(name)}); put it in quotes, as in 'yes', or take another name."
+
+
 def entries(place: str, value: object, problems: list[str]) -> dict[str, object]:
     """Give the named entries of a mapping, or of a list of mappings that each have a ``name``.
 
@@ -149,7 +159,7 @@ def entries(place: str, value: object, problems: list[str]) -> dict[str, object]
         return found
     if isinstance(value, dict):
         for name, spec in value.items():
-            problem = name_problem(place, name)
+            problem = _unquoted(place, name) or name_problem(place, name)
             if problem:
                 problems.append(problem)
             else:
@@ -164,7 +174,7 @@ def entries(place: str, value: object, problems: list[str]) -> dict[str, object]
             problems.append(f"{place}[{index}]: {shown(spec)} is not a mapping with a name.")
             continue
         name = spec["name"]
-        problem = name_problem(f"{place}[{index}].name", name)
+        problem = _unquoted(f"{place}[{index}].name", name) or name_problem(f"{place}[{index}].name", name)
         if problem:
             problems.append(problem)
         elif name in first:

@@ -129,6 +129,15 @@ def test_a_network_without_instances_is_on_its_gateway_node_and_where_it_is_aske
     assert plan["networks"]["none"]["nodes"] == []
 
 
+def test_networks_of_one_cidr_may_not_meet_on_a_node() -> None:
+    """The node would refuse the second one, after other changes."""
+    other = {"vni": 99, "cidr": "192.168.88.0/25", "gateway": False, "nodes": ["ik-node-01"]}
+    said = samples.refusal(samples.talk(**{"networks.green": other}))
+    for word in ("cloud_networks.green.cidr", "192.168.88.0/24 of cloud_networks.blue", "both are on ik-node-01"):
+        assert word in said
+    assert not samples.refusal(samples.talk(**{"networks.green": {**other, "nodes": ["ik-node-03"]}}), samples.NODES)
+
+
 def test_mtu_follows_the_underlay() -> None:
     over_six = {name: {"underlay_address": f"fd00::{number}", "info": {}} for number, name in enumerate(samples.two_nodes(), 1)}
     assert make_plan(samples.TALK, samples.two_nodes())["networks"]["blue"]["mtu"] == 1450

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
 from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils.samples import refusal, talk, two_nodes
@@ -119,6 +120,18 @@ def test_a_name_that_stands_twice_in_a_list_is_named_with_both_places() -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "read"), [("yes", "true or false"), ("null", "nothing"), ("0x10", "a number"), ("12:30:00", "a number"), ("2024-01-01", "a date")]
+)
+def test_a_name_that_yaml_reads_as_something_else(written: str, read: str) -> None:
+    spec = "{image: bionic, network: blue}"
+    for text in (f"{{{written}: {spec}}}", f"[{{name: {written}, image: bionic, network: blue}}]"):
+        said = refusal(talk(instances=yaml.safe_load(text)))
+        assert f"YAML reads this name as {read}" in said and "put it in quotes" in said
+    quoted = yaml.safe_load(f"{{'{written}': {spec}}}")
+    assert "YAML" not in refusal(talk(instances=quoted))
+
+
+@pytest.mark.parametrize(
     ("memory", "mebibytes"),
     [(4096, 4096), ("4096", 4096), ("4G", 4096), ("4GiB", 4096), ("512M", 512), ("4GB", 4096), ("4 GiB", 4096), ("1.5G", 1536), (4096.0, 4096), (None, 1024)],
 )
@@ -139,7 +152,10 @@ def test_disk(disk: Any, size: str | None) -> None:
 
 def test_overlap_is_fine_without_a_common_gateway_node() -> None:
     for extra in ({"gateway_node": "ik-node-02"}, {"gateway": False}):
-        assert not refusal(talk(**{"networks.green": {"vni": 89, "cidr": "192.168.88.0/24", **extra}}))
+        green = {"vni": 89, "cidr": "192.168.88.0/24", **extra}
+        # web-2 is on ik-node-02, where both would be then.
+        assert not refusal(talk(**{"networks.green": green, "instances.web-2": None}))
+        assert bool(refusal(talk(**{"networks.green": green}))) == ("gateway_node" in extra)
     message = refusal(
         talk(
             **{
