@@ -105,6 +105,13 @@ options:
         default C(cloud_purge_volumes), else false.
       - Otherwise they are kept in C(lib/volumes/kept), and so are the images that they stand on.
     type: bool
+  restart:
+    description: What P(ikcloud.compute.compute#role) does with changes that need a restart, by default C(cloud_restart); it is only checked here.
+    type: str
+    choices: [never, when_required]
+  restart_serial:
+    description: How many instances of a node are restarted at a time, 0 for all, by default C(cloud_restart_serial); it is only checked here.
+    type: int
   rebuild:
     description:
       - Instances that are to get a new disk from their image and run their first boot again, as a list or with commas; see the playbook

@@ -32,6 +32,7 @@ DECLARATION = {
     "images": "cloud_images", "networks": "cloud_networks", "instances": "cloud_instances", "volumes": "cloud_volumes",
     "ssh_keys": "cloud_ssh_keys", "user": "cloud_user", "encapsulation": "cloud_encapsulation", "underlay_mtu": "cloud_underlay_mtu", "purge": "cloud_purge",
     "purge_limit": "cloud_purge_limit", "purge_volumes": "cloud_purge_volumes",
+    "restart": "cloud_restart", "restart_serial": "cloud_restart_serial",
 }  # fmt: skip
 
 MAX_VNI = (1 << 24) - 1  # 24 bits: RFC 8926 section 3.4, RFC 7348 section 5
@@ -73,6 +74,9 @@ def parse(declaration: dict[str, Any], node_names: Sequence[str]) -> tuple[Cloud
             instances[name] = instance
     declared_volumes = entries("cloud_volumes", declaration.get("volumes"), problems)
     volumes = {name: _volume(name, spec, list(declared_instances), node_names, problems) for name, spec in declared_volumes.items()}
+    # Only checked here, by the names that users know; the role hands them to the module.
+    common.choice("restart", ("never", "when_required"))
+    common.integer("restart_serial", 0, 1 << 20, " of instances")
     limit = common.integer("purge_limit", 0, 1 << 20, " of instances")
     cloud = Cloud(
         {name: image for name, image in sorted(images.items()) if image},
