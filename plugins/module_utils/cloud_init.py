@@ -97,7 +97,7 @@ def default_user_data(item: Item) -> Item:
     """Give the user-data that we would write."""
     user: Item = {"name": item["user"]}
     if item["user"] != "root":
-        user.update({"sudo": "ALL=(ALL) NOPASSWD:ALL", "groups": "users, sudo", "home": f"/home/{item['user']}", "shell": "/bin/bash"})
+        user.update({"sudo": "ALL=(ALL) NOPASSWD:ALL", "groups": "users, sudo", "homedir": f"/home/{item['user']}", "shell": "/bin/bash"})
     user["lock_passwd"] = not item.get("password_hash")
     if item.get("password_hash"):
         user["hashed_passwd"] = item["password_hash"]
