@@ -28,6 +28,13 @@ _KEY_TYPES = (
     "sk-ssh-ed25519@openssh.com",
     "sk-ecdsa-sha2-nistp256@openssh.com",
 )
+# What precedes a key: no blanks but in double quotes, a quote in which has a backslash before it (the same page).
+_OPTIONS = re.compile(r'((?:[^\s"]|"(?:\\"|[^"])*")+)[ \t]+(.*)')
+# What lets somebody in, in cloud-init's words (its documentation: users and groups, set passwords, SSH), and in those of a script.
+_LOGINS = (
+    "ssh_authorized_keys", "ssh_import_id", "authorized_keys", "hashed_passwd", "plain_text_passwd", "passwd", "chpasswd", "password",
+)  # fmt: skip
+_UNSEEN = ("#include", "Content-Type: multipart/", "MIME-Version:", "#part-handler")
 # useradd(8) on Debian: NAME_REGEX of adduser.conf(5), 32 characters.
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 # crypt(5): $id$…; the ids that today's distributions know.
@@ -101,14 +108,30 @@ def default_user_data(item: Item) -> Item:
     user["lock_passwd"] = not item.get("password_hash")
     if item.get("password_hash"):
         user["hashed_passwd"] = item["password_hash"]
-    if item["ssh_keys"]:
-        user["ssh_authorized_keys"] = list(item["ssh_keys"])
+    keys = [key.strip() for key in item["ssh_keys"] if not _is_no_key(key)]
+    if keys:
+        user["ssh_authorized_keys"] = keys
     data: Item = {"hostname": item["hostname"] or item["name"], "users": [user], "ssh_pwauth": False}
     if item["user"] == "root":
         data["disable_root"] = False
     # So that another address or MTU takes effect with a reboot; by default cloud-init sets up the network on first boot only.
     data["updates"] = {"network": {"when": ["boot"]}}
     return data
+
+
+def can_log_in(item: Item) -> bool:
+    """Return whether the user-data, as it is written, has a key or a password for anybody."""
+    own = item.get("user_data")
+    if isinstance(own, str):
+        # What is included or encoded can't be seen here.
+        return own.startswith(_UNSEEN) or any(word in own for word in _LOGINS)
+    return _has_login(merge(default_user_data(item), own or {}))
+
+
+def _has_login(data: Any) -> bool:
+    if isinstance(data, Mapping):
+        return any((key in _LOGINS and bool(value)) or _has_login(value) for key, value in data.items())
+    return isinstance(data, (list, tuple)) and any(_has_login(value) for value in data)
 
 
 def applies_network_at_boot(text: str) -> bool:
@@ -177,8 +200,16 @@ def _key_problem(where: str, key: str) -> str | None:
     """Say what is wrong with a public key; never with more of its text than its type, since it might be a private one."""
     if "PRIVATE KEY" in key:
         return f"{where}: this is a private key. Give the public one, from the file that ends in .pub, and take the private one out of here."
-    parts = key.split(" ", 2)
-    if any(ord(character) < 32 or ord(character) == 127 for character in key) or len(parts) < 2:
+    if any((ord(character) < 32 and character != "\t") or ord(character) == 127 for character in key):
+        return f"{where}: this is not one line of an SSH public key, such as 'ssh-ed25519 AAAA… me@here'."
+    if _is_no_key(key):
+        return None
+    parts = key.split(None, 2)
+    if parts[0] not in _KEY_TYPES:
+        after_options = _OPTIONS.fullmatch(key.strip())
+        rest = after_options.group(2).split(None, 2) if after_options else []
+        parts = rest if rest and rest[0] in _KEY_TYPES else parts
+    if len(parts) < 2:
         return f"{where}: this is not one line of an SSH public key, such as 'ssh-ed25519 AAAA… me@here'."
     if parts[0] not in _KEY_TYPES:
         return f"{where}: the key's type is none of {', '.join(_KEY_TYPES)}; give the line of the .pub file as it is."
@@ -189,6 +220,11 @@ def _key_problem(where: str, key: str) -> str | None:
     if len(fields) < 2 or fields[0] != parts[0].encode():
         return f"{where}: the {parts[0]} key is broken or cut off; give the line of the .pub file as it is."
     return None
+
+
+def _is_no_key(line: str) -> bool:
+    """Return whether a line of keys is blank or a comment, as sshd(8) takes it."""
+    return not line.strip() or line.lstrip().startswith("#")
 
 
 def _fields(blob: bytes) -> list[bytes]:

@@ -139,8 +139,9 @@ class SeedKind(Kind):
     def _say_when(self, change: Change, item: Item, seed: Seed, texts: dict[str, str], differing: list[str]) -> None:
         """Say when a guest takes up what has changed."""
         name = item["name"]
-        if not item["ssh_keys"] and not item.get("password_hash") and item.get("user_data") is None:
-            change.warnings.append(f"seed {name}: it has neither an SSH key nor a password, so nobody will be able to log in.")
+        if not cloud_init.can_log_in(item):
+            replaced = "; text as user_data replaces what the collection writes" if isinstance(item.get("user_data"), str) else ""
+            change.warnings.append(f"seed {name}: it has neither an SSH key nor a password, so nobody will be able to log in{replaced}.")
         seen = seed.running if seed.running is not None else seed.image
         if not seen or (not differing and seed.running is None):
             return

@@ -22,6 +22,8 @@ def plain(value: Any) -> Any:
         return {plain(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(entry) for entry in value]
+    if getattr(value, "__ENCRYPTED__", False):  # a text from a vault, which before ansible-core 2.19 is of a type of its own; decrypted as it is read
+        return str(value)
     for kind in (str, int, float):
         if isinstance(value, kind) and not isinstance(value, bool):
             return kind(value)

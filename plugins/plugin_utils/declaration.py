@@ -18,6 +18,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.consistency import cloud_problems
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, DataVolume, Image, Instance, Network, Nic
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import Reader, entries, nearest, shown
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.user_data import cloud_config_problems
 
 IMAGE_KEYS = ("url", "path", "checksum", "format")
 NETWORK_KEYS = ("vni", "cidr", "nat", "gateway", "gateway_node", "mtu", "dns", "encapsulation", "nodes", "protect")
@@ -106,7 +107,8 @@ def _login(reader: Reader, defaults: dict[str, Any]) -> dict[str, Any]:
     }
     if login != defaults:  # what is wrong with the defaults is said once, where they stand
         item = {**login, "ssh_keys": login["ssh_keys"] if keys is not None else (), "nics": []}
-        reader.problems += cloud_init.problems(reader.place, item)
+        found = cloud_init.problems(reader.place, item)
+        reader.problems += found or cloud_config_problems(f"{reader.place}.user_data", login["user_data"])
     return login
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import raise_all
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.addresses import allocate
@@ -106,7 +107,14 @@ def _warnings(cloud: Cloud, missing: list[str], left_out: dict[str, str]) -> lis
     if left_out:
         named = "; ".join(f"{name} ({why})" for name, why in left_out.items())
         warnings.append(f"Left out of this run because {', '.join(missing)} was not reached or is not in it: {named}. Run again with all nodes.")
-    locked = [instance.name for instance in cloud.instances.values() if not instance.ssh_keys and not instance.password_hash and instance.user_data is None]
-    if locked:
-        warnings.append(f"Nobody will be able to log in to {', '.join(locked)}: there is no SSH key; set cloud_ssh_keys.")
+    locked = [instance for instance in cloud.instances.values() if not cloud_init.can_log_in({**vars(instance), "hostname": instance.name})]
+    replaced = [instance.name for instance in locked if isinstance(instance.user_data, str)]
+    keyless = [instance.name for instance in locked if instance.name not in replaced]
+    if keyless:
+        warnings.append(f"Nobody will be able to log in to {', '.join(keyless)}: there is no SSH key; set cloud_ssh_keys.")
+    if replaced:
+        warnings.append(
+            f"Nobody will be able to log in to {', '.join(replaced)}: text as user_data replaces what the collection writes, the SSH keys too, and has none "
+            "of its own. Put them into it, or write user_data as a dictionary, which is merged over ours."
+        )
     return warnings

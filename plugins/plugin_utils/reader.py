@@ -12,6 +12,7 @@ from datetime import date, datetime
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
+from ansible_collections.ikcloud.compute.plugins.module_utils.seed_secrets import SECRETS
 
 # Not more digits than any number here needs; int() refuses thousands of them with an error of its own.
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
@@ -26,9 +27,15 @@ _SYNONYMS = {
 
 
 def shown(value: object) -> str:
-    """Give a value as it may stand in a message: its repr, on one line and not endless."""
-    text = repr(value)
+    """Give a value as it may stand in a message: its repr, on one line and not endless, and without secrets."""
+    text = repr(_without_secrets(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _without_secrets(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: "(secret)" if key in SECRETS else _without_secrets(entry) for key, entry in value.items()}
+    return [_without_secrets(entry) for entry in value] if isinstance(value, list) else value
 
 
 def nearest(word: object, known: Iterable[str]) -> str:

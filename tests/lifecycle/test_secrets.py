@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Planted secrets are looked for wherever a run leaves something: the nodes' journals and files, what is shown with -vvv, what callbacks hear, the plan's files."""
+"""Planted secrets are looked for wherever a run leaves something: nodes' journals and files, the screen at -vvv, callback plugins, the plan's files."""
 
 from __future__ import annotations
 

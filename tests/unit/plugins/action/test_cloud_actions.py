@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,6 +87,37 @@ def test_a_secret_keeps_the_result_off_the_screen_and_is_open_nowhere_in_it(key:
     for lists in (plan["nodes"]["ik-node-01"], plan["rebuild"]["ik-node-01"]):
         (seed,) = (seed for seed in lists["seeds"] if seed["hostname"] == "web-1")
         assert unpack(seed["secrets"]) == {key: value}
+
+
+class Vaulted(Sequence):  # type: ignore[type-arg]
+    """Behaves as a text from a vault does before ansible-core 2.19: a sequence that is no str, decrypted when it is asked for."""
+
+    __ENCRYPTED__ = True
+
+    def __init__(self, text: str) -> None:
+        self.hidden = text[::-1]
+
+    def __str__(self) -> str:
+        return self.hidden[::-1]
+
+    def __getitem__(self, index: Any) -> Any:
+        return str(self)[index]
+
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+
+def test_values_from_a_vault() -> None:
+    data = {"write_files": [{"path": "/etc/token", "content": Vaulted("hunter2")}]}
+    secret = {"password_hash": Vaulted("$6$salt$abcdefghij"), "user_data": data}
+    expected = {"password_hash": "$6$salt$abcdefghij", "user_data": {"write_files": [{"path": "/etc/token", "content": "hunter2"}]}}
+    instances = samples.talk()["instances"]
+    plan = run(cloud_plan, {"instances": {**instances, "web-1": {**instances["web-1"], **secret}}}, variables())
+    assert "msg" not in plan
+    (seed,) = (seed for seed in plan["nodes"]["ik-node-01"]["seeds"] if seed["hostname"] == "web-1")
+    assert unpack(seed["secrets"]) == expected
+    _result, handed = seal_and_run("seed", {"seeds": [{"name": "compute-00000001", **secret}]})
+    assert unpack(handed["module_args"]["seed_secrets"]) == [expected]
 
 
 def seal_and_run(module: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -103,6 +103,23 @@ def test_instance_id_reads_back(text: str) -> None:
     assert yaml.safe_load(cloud_init.meta_data(SEED, text))["instance-id"] == text
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        KEY.replace(" ", "  ", 1),
+        KEY.replace(" ", "\t"),
+        f"  {KEY} ",
+        f"no-pty {KEY}",
+        f'from="10.0.0.0/8",command="echo \\"hi there\\"" {KEY}',
+        f'environment="A=#b",restrict\t{KEY}',
+    ],
+)
+def test_keys_as_sshd_takes_them(line: str) -> None:
+    item = {**SEED, "ssh_keys": ["# of the office", "", line]}
+    assert cloud_init.problems("seeds[0]", item) == []
+    assert yaml.safe_load(cloud_init.user_data(item))["users"][0]["ssh_authorized_keys"] == [line.strip()]
+
+
 PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY----- c2VjcmV0"
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"hostname": "web_1"}, "seeds[0].hostname: 'web_1' is not a valid name"),
@@ -112,6 +129,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"ssh_keys": [KEY, "hello"]}, "seeds[0].ssh_keys[1]: this is not one line"),
     ({"ssh_keys": [f"{KEY}\nssh-rsa AAAA"]}, "this is not one line"),
     ({"ssh_keys": ["ssh-dss AAAA"]}, "type is none of"),
+    ({"ssh_keys": [f'command="echo hi {KEY}']}, "type is none of"),
+    ({"ssh_keys": [f"no-pty {KEY[:40]}"]}, "is broken or cut off"),
     ({"ssh_keys": [KEY[:40]]}, "is broken or cut off"),
     ({"ssh_keys": [KEY.replace("ssh-ed25519", "ssh-rsa", 1)]}, "is broken or cut off"),
     ({"ssh_keys": [PRIVATE]}, "this is a private key"),

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
+from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils import samples
 from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils.samples import refusal, talk, two_nodes
 
 GREEN = {"vni": 89, "cidr": "192.168.89.0/24"}
@@ -195,3 +196,50 @@ def test_no_node_at_all_is_a_problem_only_with_something_to_place() -> None:
 def test_netaddr_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ip, "HAS_NETADDR", False)
     assert "netaddr" in refusal(talk())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("#cloud-config\nusers: [a\n foo: : b", "it is no valid YAML in line 3, column 5: "),
+        ("#cloud-config\nusers:\n\t- name: me\n", "in line 3, column 1: found character that cannot start any token."),
+        ("#cloud-config\npassword: *hunter2\n", "in line 2, column 11: found undefined alias."),
+        ("#cloud-config\npassword: hunter2\x01\n", "in line 2, column 18: the character U+0001 may not stand in it."),
+        ("#cloud-config\npassword: 2026-13-45\n", "it is no valid YAML: a value can't be read."),
+        ("#cloud-config\n- hunter2\n", "it is no mapping of keys and values"),
+    ],
+)
+def test_cloud_config_that_cloud_init_could_not_read(text: str, words: str) -> None:
+    message = refusal(talk(**{"instances.web-1.user_data": text}))
+    assert message.startswith("cloud_instances.web-1.user_data: it is no") and words in message and "hunter2" not in message
+
+
+@pytest.mark.parametrize("text", ["#cloud-config\n", "#cloud-config\npackages: [nginx]\n", "#!/bin/sh\n\t: [}\n", "#cloud-config-archive\n- {content: x}\n"])
+def test_text_that_cloud_init_takes(text: str) -> None:
+    assert refusal(talk(**{"instances.web-1.user_data": text})) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ""),
+        ({"ssh_keys": None}, "Nobody will be able to log in to web-1, web-2: there is no SSH key; set cloud_ssh_keys."),
+        ({"ssh_keys": None, "instances.web-1.user_data": {"packages": ["nginx"]}}, "Nobody will be able to log in to web-1, web-2: there is no SSH key"),
+        ({"ssh_keys": ["# nobody"], "instances.web-2.password_hash": "$6$salt$abcdefghij"}, "Nobody will be able to log in to web-1: there is no SSH key"),
+        ({"instances.web-1.user_data": "#cloud-config\npackages: [nginx]\n"}, "Nobody will be able to log in to web-1: text as user_data replaces what"),
+        ({"instances.web-1.user_data": "#!/bin/sh\ntrue\n"}, "Nobody will be able to log in to web-1: text as user_data replaces what"),
+        ({"instances.web-1.user_data": {"users": "default"}}, "Nobody will be able to log in to web-1: there is no SSH key"),
+        ({"instances.web-1.user_data": "#cloud-config\nusers:\n- {name: me, ssh_import_id: [gh:me]}\n"}, ""),
+        ({"instances.web-1.user_data": "#include\nhttps://example.com/x\n"}, ""),
+        ({"instances.web-1.user_data": {"packages": ["nginx"]}}, ""),
+    ],
+)
+def test_who_can_log_in_is_told_by_what_is_written(changes: dict[str, Any], words: str) -> None:
+    warnings = [text for text in make_plan(talk(**changes), samples.two_nodes())["warnings"] if "log in" in text]
+    assert len(warnings) == bool(words) and all(text.startswith(words) for text in warnings)
+
+
+def test_a_refusal_repeats_no_secret() -> None:
+    for wrong in ([{"user_data": "hunter2"}], {"web-1": [{"user_data": {"a": "hunter2"}, "image": "x"}]}, [[{"password_hash": "hunter2"}]]):
+        message = refusal({**talk(), "instances": wrong})
+        assert "hunter2" not in message and "(secret)" in message
