@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]  # ansible-core brings it, without types
 
 # What stands in quotes in PyYAML's messages may be the user's, such as the name of an anchor, unless it is punctuation, or a token's name in angle brackets.
 _QUOTED = re.compile(r" ?'(?!<)(?=[^']*\w)[^']*'")
