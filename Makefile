@@ -17,7 +17,7 @@ export IKCLOUD_LAB_KIND := $(KIND)
 export IKCLOUD_LAB_DISTRIBUTION := $(or $(DISTRIBUTION),$(IKCLOUD_LAB_DISTRIBUTION))
 
 help: ## Show this
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: ## Make the Python environment in .venv
 	@tests/tools/venv
@@ -70,10 +70,13 @@ examples: venv ## Run the documentation's examples, on nodes that are containers
 molecule: venv ## Run the cloud on the two nodes and look at all of it
 	@tests/tools/layers.py molecule
 
+debian13: venv ## Run playbooks, guests, a tenth of kill, 50 pairs and edits by hand on nodes of Debian 13
+	@tests/tools/layers.py debian13
+
 bench: venv ## Measure site beside the bare commands, libvirt and a loop over community.libvirt (MANY=20 MOST=100 ROUNDS=3)
 	IKCLOUD_MANY=$(MANY) IKCLOUD_MOST=$(MOST) IKCLOUD_ROUNDS=$(ROUNDS) python -m pytest -q tests/bench
 
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
 
-.PHONY: help venv demo lab-up lab-down test test-all test-table lint unit real kill pairs playbooks guests bench artifact examples molecule clean
+.PHONY: help venv demo lab-up lab-down test test-all test-table lint unit real kill pairs playbooks guests bench artifact examples molecule debian13 clean

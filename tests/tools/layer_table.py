@@ -147,6 +147,15 @@ _LIST = (
         packages=True,
     ),
     Layer(
+        "debian13",
+        "playbooks, kills, pairs and guests once more on nodes of Debian 13",
+        (("tests/tools/debian13",),),
+        (*LAB, "tests/lifecycle", "tests/converge", "tests/tools/debian13"),
+        short=lambda: {"IKCLOUD_SHORT": "1"},
+        knobs=("IKCLOUD_POINTS", "IKCLOUD_PAIRS"),
+        packages=True,
+    ),
+    Layer(
         "molecule",
         "the cloud on two machines with kernels of their own: GENEVE, NAT, reboot, teardown",
         (("tests/tools/molecule",),),
