@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import (
@@ -15,9 +16,10 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import 
     group_hosts,
     host_vars,
     plain,
+    read_declaration,
+    read_run,
     result_of,
     underlay_address,
-    variable,
 )
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import NODE_KEYS
@@ -43,14 +45,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
         arguments: dict[str, Any] = self._task.args
         try:
             check_arguments(arguments, ARGUMENTS)
-            declaration = {
-                key: plain(arguments[key]) if key in arguments else variable(name, task_vars, self._templar.template) for key, name in DECLARATION.items()
-            }
+            run = read_run(self, arguments, task_vars)
+            declaration = read_declaration(arguments, task_vars, self._templar.template, run.hosts)
+            warnings = run.warnings()
+            if run.in_parts and boolean(declaration["purge"], strict=False):
+                # As in the playbooks of one part: it would be taken away from under what another part has not removed.
+                declaration["purge"] = False
+                warnings.append("cloud_purge: nothing is removed in this run, for it leaves parts of site out (--tags, --skip-tags).")
             plan = make_plan(declaration, self._nodes(arguments, task_vars), rebuild=plain(arguments.get("rebuild")))
         except ComputeError as error:
             result.update(failed=True, msg=message(error))
             return result
-        result.update(plan, changed=False, warnings=[one_line(warning) for warning in plan["warnings"]])
+        result.update(plan, changed=False, warnings=[*warnings, *(one_line(warning) for warning in plan["warnings"])])
         # Secrets are packed in the lists, not encrypted: they go to the modules, not to the screen or a log.
         result["_ansible_no_log"] = any("secrets" in seed for lists in plan["nodes"].values() for seed in lists["seeds"])
         return result

@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.changes import REGISTERED, Changes, NodeResults, gather, mapping
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.changes_text import markdown, plan_lines, summary_line, totals_line, warnings
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import check_arguments, group_hosts, host_vars, plain, result_of
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import check_arguments, group_hosts, host_vars, plain, read_run, result_of
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import shown
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import message, screen
 
@@ -43,6 +43,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             )
             paths = _paths(arguments)
             if only:
+                read_run(self, arguments, task_vars)
                 return {**result, "changed": False}
             changes = _gather(arguments, task_vars)
             for key, render in (("json", _json), ("markdown", markdown)):

@@ -11,7 +11,7 @@ from typing import Any
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import check_arguments, group_hosts, host_vars, plain, result_of
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import check_arguments, group_hosts, host_vars, plain, read_run, result_of
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import shown
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import message, screen
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.select import select, snapshots_table, words_of
@@ -34,6 +34,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
         try:
             arguments = plain(self._task.args)
             check_arguments(arguments, ARGUMENTS)
+            read_run(self, arguments, task_vars)
             registered = arguments.get("instance_info") or "compute_instance_info"
             if not isinstance(registered, str):
                 raise ComputeError(f"instance_info: {shown(registered)} is not the name of a registered variable.")

@@ -17,11 +17,12 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import 
     group_hosts,
     host_vars,
     plain,
+    read_declaration,
     result_of,
     underlay_address,
-    variable,
+    written_vars,
 )
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION, parse
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import parse
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import shown
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import message, screen
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.ssh import target
@@ -53,10 +54,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             width = _width(arguments.get("width"))
             names = [_name(arguments, key) for key in ("node_info", "instance_info")]
             nodes = [_node(name, task_vars, *names) for name in group_hosts(arguments, task_vars)]
+            declaration = read_declaration({}, task_vars, self._templar.template, written_vars(arguments, task_vars))
         except ComputeError as error:
             result.update(failed=True, msg=message(error))
             return result
-        declaration = {key: variable(name, task_vars, self._templar.template) for key, name in DECLARATION.items()}
         cloud, _problems = parse(declaration, [node.name for node in nodes])  # what is wrong there is for cloud_plan to say
         status = make_status(cloud, nodes)
         lines = status.text(width)

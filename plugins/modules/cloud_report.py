@@ -48,7 +48,7 @@ options:
     type: bool
     default: true
   only_validate:
-    description: Only look whether the other options can be used, and do nothing else.
+    description: Only look whether the other options can be used, and in a playbook of this collection what its run is given, and do nothing else.
     type: bool
     default: false
 attributes:

@@ -5,11 +5,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible import context
+from ansible.parsing.splitter import parse_kv
+from ansible.utils.vars import load_extra_vars
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.given import CLOUD, Run, differing
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import nearest, shown
 
 GROUP = "compute_nodes"
@@ -60,6 +66,57 @@ def host_vars(host: str, task_vars: Vars) -> Vars:
     """Give a host's variables; each is templated when it is read."""
     found = (task_vars.get("hostvars") or {}).get(host)
     return found if isinstance(found, Mapping) else {}
+
+
+def read_run(action: Any, arguments: Vars, task_vars: Vars) -> Run:
+    """Read what the run is given beside the declaration, and refuse what no task would heed.
+
+    :param action: The action plugin that asks.
+    :raises ComputeError: With every problem.
+    """
+    run = Run(
+        str(task_vars.get("cloud_playbook") or ""),
+        load_extra_vars(action._loader),
+        _typed(),
+        written_vars(arguments, task_vars),
+        task_vars.get("ansible_run_tags") or ("all",),
+        task_vars.get("ansible_skip_tags") or (),
+        [tag for tag in getattr(action._task, "tags", ()) if tag != "always"],
+    )
+    raise_all(run.problems())
+    return run
+
+
+def read_declaration(arguments: Vars, task_vars: Vars, template: Callable[[Any], Any], hosts: Mapping[str, Vars]) -> dict[str, Any]:
+    """Read the declaration: arguments of the task, else the inventory's variables, one value for all hosts of the group.
+
+    :param hosts: See :func:`written_vars`.
+    :raises ComputeError: When a variable differs between hosts: it is read once, and what another host has would count as removed.
+    """
+    given = {name for key, name in DECLARATION.items() if key in arguments}
+    raise_all(differing([name for name in CLOUD if name not in given], hosts, lambda host, name: plain(host_vars(host, task_vars)[name])))
+    return {key: plain(arguments[key]) if key in arguments else variable(name, task_vars, template) for key, name in DECLARATION.items()}
+
+
+def written_vars(arguments: Vars, task_vars: Vars) -> dict[str, Vars]:
+    """Give the variables of each host of the group as they are written; ``hostvars[host]`` templates each that is read."""
+    read = getattr(task_vars.get("hostvars"), "raw_get", None) or (lambda host: host_vars(host, task_vars))
+    found = {host: read(host) for host in group_hosts(arguments, task_vars)}
+    return {host: variables if isinstance(variables, Mapping) else {} for host, variables in found.items()}
+
+
+def _typed() -> frozenset[str]:
+    """Give the variables of ``-e name=value`` in a command that runs nothing but our playbooks.
+
+    In a playbook of the user's own they may be that playbook's.
+    """
+    options = context.CLIARGS
+    ours = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))), "playbooks")
+    for playbook in options.get("args") or ():
+        if not str(playbook).startswith("ikcloud.compute.") and os.path.dirname(os.path.realpath(playbook)) != ours:
+            return frozenset()
+    words = [str(given) for given in options.get("extra_vars") or () if given and str(given)[0] not in "@{["]
+    return frozenset(str(name) for given in words for name in parse_kv(given))
 
 
 def result_of(host: Vars, name: str, key: str) -> Any:

@@ -1,0 +1,192 @@
+# Copyright (c) 2026, the ikcloud.compute authors
+# GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run of one of our playbooks is given: variables and tags. What nobody would heed is refused. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.changes import REGISTERED
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import nearest
+
+Vars = Mapping[str, Any]
+# The variables of each playbook beside the inventory's (a test compares this with the playbooks).
+PLAYBOOKS: dict[str, tuple[str, ...]] = {
+    "backup": ("instances", "backup", "backup_folder", "backup_compress"),
+    "compute": (),
+    "images": (),
+    "overlay": (),
+    "pause": ("instances",),
+    "plan": ("plan_json", "plan_markdown", "plan_commands", "plan_fail_on_changes"),
+    "prepare": (),
+    "reboot": ("instances", "grace"),
+    "rebuild": ("instances",),
+    "restart": (),
+    "restore": ("instances", "backup", "backup_folder", "backup_aside"),
+    "resume": ("instances",),
+    "site": (),
+    "snapshot": ("instances", "snapshot"),
+    "snapshot_delete": ("instances", "snapshot"),
+    "snapshot_revert": ("instances", "snapshot", "restart"),
+    "snapshots": ("instances",),
+    "start": ("instances",),
+    "status": (),
+    "stop": ("instances", "grace"),
+    "teardown": ("teardown_keep_images", "teardown_protected"),
+}
+# One value for the whole cloud: that of the first host counts, so another host may not have another.
+CLOUD = (*DECLARATION.values(), "cloud_restart", "cloud_restart_serial")
+OURS = ("cloud_", "compute_")  # what the names of our variables begin with
+INVENTORY = (*CLOUD, "compute_service_root", "compute_underlay_address", "compute_uplink")
+# What tasks of the playbooks leave as variables of hosts.
+REGISTERS = {*REGISTERED, "cloud_plan", "cloud_selected", "cloud_backup", "compute_node_info", "compute_instance_info"}
+# The tags of `site` and `plan`, which are the names of the roles and of the playbooks that do the same.
+PARTS = ("prepare", "images", "overlay", "compute")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is given.
+
+    :ivar playbook: Which of ours it is; "" for a playbook of the user's own, in which nothing is checked here.
+    :ivar extra: The variables of ``-e``.
+    :ivar typed: Those of them that are written as ``-e name=value`` in a command of our playbooks alone.
+    :ivar hosts: The variables of each host of the group, as they are written: not templated.
+    :ivar tags: Of ``--tags``.
+    :ivar skipped: Of ``--skip-tags``.
+    :ivar inherited: The tags that all tasks of the playbook have from where it is imported.
+    """
+
+    playbook: str = ""
+    extra: Vars = field(default_factory=dict)
+    typed: frozenset[str] = frozenset()
+    hosts: Mapping[str, Vars] = field(default_factory=dict)
+    tags: Sequence[str] = ("all",)
+    skipped: Sequence[str] = ()
+    inherited: Sequence[str] = ()
+
+    @property
+    def in_parts(self) -> bool:
+        """Tell whether ``site`` or ``plan`` goes through some of its roles only."""
+        return self.playbook in ("site", "plan") and (not self._all_tags() or not set(PARTS).isdisjoint(self.skipped))
+
+    def _all_tags(self) -> bool:
+        return "all" in self.tags or not set(self.tags).isdisjoint(self.inherited)
+
+    def problems(self) -> list[str]:
+        """Give every reason to refuse the run, each with a way out."""
+        if self.playbook not in PLAYBOOKS:
+            return []
+        extra = [self._extra(name) for name in self.extra]
+        slips = [
+            f"{name} in the variables of {host}: there is no such variable. {_meant(name, INVENTORY)}"
+            for name, host in self._unknown(lambda name: bool(_slip(name, INVENTORY))).items()
+        ]
+        return [*filter(None, extra), *slips, *self._tags()]
+
+    def warnings(self) -> list[str]:
+        """Name the inventory's variables that begin like ours and are not near to any: they may be somebody else's."""
+        if self.playbook not in PLAYBOOKS:
+            return []
+        return [
+            f"{name} in the variables of {host} is none of ikcloud.compute's, and nothing heeds it. {_meant(name, INVENTORY)}"
+            for name, host in self._unknown(lambda name: name.startswith(OURS) and not _slip(name, INVENTORY)).items()
+        ]
+
+    def _extra(self, name: str) -> str:
+        mine = PLAYBOOKS[self.playbook]
+        if name in mine or name in INVENTORY or name.startswith("ansible_"):
+            return ""
+        if name == "_raw_params":
+            return f"-e {self.extra[name]}: write name=value; what has blanks in it goes in quotes."
+        owners = [playbook for playbook, names in PLAYBOOKS.items() if name in names]
+        if owners:
+            problem = f"-e {name}: {self.playbook} has no such variable; {', '.join(owners)} {'have' if owners[1:] else 'has'} it."
+            if name == "instances":
+                problem += (
+                    f" {self.playbook} is for the whole cloud, never for some instances of it; nothing was changed. "
+                    "To remove an instance, take it out of cloud_instances and run ikcloud.compute.site with cloud_purge: true."
+                )
+            return problem
+        known = (*mine, *INVENTORY)
+        if name.startswith(OURS) or _slip(name, known):
+            return f"-e {name}: there is no such variable. {_meant(name, known)}"
+        used = (_mentions(value, name) for host in self.hosts.values() for key, value in host.items() if key != name)
+        if name in self.typed and not any(used):
+            return (
+                f"-e {name}: {self.playbook} has no such variable, and nothing in the inventory uses it. {_meant(name, known)} "
+                "What is meant for something else goes into a file: -e @file.yml."
+            )
+        return ""
+
+    def _unknown(self, wanted: Callable[[str], bool]) -> dict[str, str]:
+        """Give what the inventory has of unknown variables, each with the first host that has it."""
+        known = {*self.extra, *INVENTORY, *REGISTERS}
+        found: dict[str, str] = {}
+        for host, variables in self.hosts.items():
+            for name in variables:
+                if name not in known and name not in found and wanted(name):
+                    found[name] = host
+        return dict(sorted(found.items()))
+
+    def _tags(self) -> list[str]:
+        if self._all_tags():
+            return []
+        if self.playbook in ("site", "plan"):
+            return [f"--tags {tag}: {self.playbook} has no such tag. {nearest(tag, PARTS)}" for tag in self.tags if tag not in PARTS]
+        return [f"--tags {','.join(self.tags)}: {self.playbook} has no tags, it does one thing; run it without."]
+
+
+def differing(names: Iterable[str], hosts: Mapping[str, Vars], templated: Callable[[str, str], Any]) -> list[str]:
+    """Check that all hosts have the same declaration.
+
+    :param hosts: The variables of each host, as they are written; hosts of one group share the very objects.
+    :param templated: Gives a host's variable templated; asked only of what is not written the same, for it takes long.
+    :returns: For each variable that differs a problem that names two hosts.
+    """
+    problems = []
+    for name in names:
+        having = [host for host, variables in hosts.items() if name in variables]
+        lacking = [host for host in hosts if host not in having]
+        where = "Declare it once, in group_vars/compute_nodes.yml or where else all nodes have it, and not in host_vars."
+        if having and lacking:
+            problems.append(f"{name}: {having[0]} has it and {lacking[0]} has not; it is one for all nodes. {where}")
+            continue
+        for host in having[1:]:
+            one, other = hosts[having[0]][name], hosts[host][name]
+            if one is not other and one != other and templated(having[0], name) != templated(host, name):
+                problems.append(f"{name}: {having[0]} has another than {host}; it is one for all nodes. {where}")
+                break
+    return problems
+
+
+def _slip(name: str, known: Iterable[str]) -> str:
+    """Give the known name from which one letter makes this one: another, missing, too many, or swapped; "" for none."""
+    name = name.lower()
+    for word in known:
+        same = [one == other for one, other in zip(name, word)]
+        at = same.index(False) if False in same else len(same)
+        rest, other = name[at:], word[at:]
+        swapped = rest[:2] == other[1::-1] and rest[2:] == other[2:]
+        if len(name) > 3 and (rest[1:] == other[1:] or rest[1:] == other or rest == other[1:] or swapped):
+            return word
+    return ""
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    meant = _slip(name, known)
+    return f"Did you mean {meant}?" if meant else nearest(name, known)
+
+
+def _mentions(value: Any, name: str) -> bool:
+    """Tell whether a template in the value has the name in it."""
+    if isinstance(value, str):
+        return "{" in value and re.search(rf"\b{re.escape(name)}\b", value) is not None
+    if isinstance(value, Mapping):
+        return any(_mentions(entry, name) for entry in value.values())
+    return isinstance(value, (list, tuple)) and any(_mentions(entry, name) for entry in value)
