@@ -69,8 +69,8 @@ def converge_all(params: Item, check_mode: bool) -> Item:
         try:
             found = engine.converge(kind, check_mode)
         except Exception as error:
-            failed = engine.failure_of(error)
-            return {**result, **failed, "msg": " ".join([*refused.values(), failed["msg"]])}
+            broken = engine.failure_of(error)
+            return {**result, **broken, "msg": " ".join([*refused.values(), broken["msg"]])}
         result["warn"] += found.pop("warn")
         result["diff"] += found.pop("diff")
         result["commands"] += found["commands"]
