@@ -33,7 +33,13 @@ STARTED = qemu.options(DECLARED, LAYOUT, "tcg")
 OWN = qemu.describe(STARTED)["disks"][0]["path"]
 BARS = [{"bar": 0, "type": "io", "address": 49152, "size": 32}, {"bar": 4, "type": "memory", "address": 1 << 32}]
 BALLOON = {"qdev_id": "balloon", "slot": 5, "regions": BARS}
-DEVICES = [("card7", "child<virtio-net-pci>"), ("disk-7", "child<virtio-blk-pci>"), ("balloon", "child<virtio-balloon-pci>"), ("type", "string")]
+DEVICES = [
+    ("card7", "child<virtio-net-pci>"),
+    ("disk-7", "child<virtio-blk-pci>"),
+    ("balloon", "child<virtio-balloon-pci>"),
+    ("cpu1", "child<max-x86_64-cpu>"),
+    ("type", "string"),
+]
 MEDIA = {"node-name": "volume-7", "file": OWN, "drv": "qcow2", "ro": False, "image": {"filename": OWN, "format": "qcow2", "virtual-size": 1 << 24}}
 # What a QEMU with a card and a disk that were plugged in says (shortened).
 TRUE: dict[str, Any] = {
@@ -44,12 +50,13 @@ TRUE: dict[str, Any] = {
         {"type": "max-x86_64-cpu", "vcpus-count": 1, "props": {"socket-id": 1, "core-id": 0}},
         {"type": "max-x86_64-cpu", "vcpus-count": 1, "props": {"socket-id": 0, "core-id": 0}, "qom-path": "/machine/unattached/device[0]"},
     ],
-    "human-monitor-command": "card0: index=0,type=nic,model=virtio-net-pci\r\n \\ network0: index=0,type=tap,ifname=vnet-7\r\nportw[0xc014] = 0x00004000\r\n",
+    "human-monitor-command": "card0: index=0,type=nic,model=virtio-net-pci\r\n \\ network0: index=0,type=tap,ifname=vnet-7\r\n0000000100002000: 0x00004000\r\n",
     "query-named-block-nodes": [MEDIA, {**MEDIA, "node-name": "#block1", "drv": "file"}],
     "query-pci": [{"bus": 0, "devices": [BALLOON, {**BALLOON, "qdev_id": "", "regions": []}]}],
     "query-block": [{"device": "", "qdev": "/machine/peripheral/disk-7/virtio-backend", "inserted": MEDIA}, {"device": "cd"}],
     "query-balloon": {"actual": 1 << 27},
     "query-jobs": [{"id": "backup", "type": "backup", "status": "concluded", "current-progress": 1, "total-progress": 1, "error": "No space left"}],
+    "query-cpus-fast": [{"cpu-index": 0, "qom-path": "/machine/unattached/device[0]"}, {"cpu-index": 1, "qom-path": "/machine/peripheral/cpu1"}],
     "qom-get netdev": "network0",
     "qom-get mac": "02:00:5e:10:00:07",
     "qom-get host_mtu": 1450,

@@ -27,7 +27,7 @@ from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_sam
 
 def speaking(have: dict[str, Found]) -> dict[str, Found]:
     """Give the same node where QEMU answers: two processors of four, and all of its memory."""
-    slots = tuple({"type": "host-x86_64-cpu", "props": {"core-id": number}} for number in (2, 3))
+    slots = tuple(live.Slot("host-x86_64-cpu", {"core-id": number}) for number in (2, 3))
     devices = {"card0": "virtio-net-pci", "balloon": "virtio-balloon-pci"}
     truth = live.Truth(2, slots, 4, 0, 4096 << 20, devices, former=frozenset(devices))
     raw = replace(have["web-1"].raw, truth=truth, runs_as="compute-service", owner="compute-service")

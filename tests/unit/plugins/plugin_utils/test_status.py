@@ -167,4 +167,4 @@ def test_nothing_that_a_node_says_steers_the_terminal(name: str, user: str, fold
     for width in (40, 200):
         lines = whole.text(width)
         assert all(line.isprintable() for line in lines)
-        assert any(line.startswith("LOG IN") for line in lines)
+        assert lines[0] == "NODES" and "INSTANCES" in lines
