@@ -49,6 +49,9 @@ unit: venv ## Run the tests that take neither root nor a node
 real: venv ## Run the tests against this machine's own tools, in namespaces and folders of their own
 	@tests/tools/layers.py real
 
+refusals: venv ## Give playbooks what they refuse, and look that nothing has changed
+	@tests/tools/layers.py refusals
+
 kill: venv ## Kill site at every step there is, on nodes that are containers, and look whether the next run fixes it (POINTS=1-50 for some)
 	@IKCLOUD_POINTS=$(POINTS) tests/tools/layers.py kill
 
@@ -79,4 +82,4 @@ bench: venv ## Measure site beside the bare commands, libvirt and a loop over co
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
 
-.PHONY: help venv demo lab-up lab-down test test-all test-table lint unit real kill pairs playbooks guests bench artifact examples molecule debian13 clean
+.PHONY: help venv demo lab-up lab-down test test-all test-table lint unit real refusals kill pairs playbooks guests bench artifact examples molecule debian13 clean

@@ -286,10 +286,7 @@ class BackupKind(ChosenKind):
         if state.there or self.params["compress"]:
             return []
         own = state.disks.own
-        try:
-            size = copy_size(own.path, own.format, as_owner(*state.owner), in_use=bool(now.pid))
-        except ComputeError:
-            return []  # its guest was just writing to it, or it is broken: then the copy itself says so
+        size = copy_size(own.path, own.format, as_owner(*state.owner), in_use=bool(now.pid))
         # It is made beside the volumes, and stays one where the backups are on the same filesystem.
         folders = {os.stat(existing(folder)).st_dev: folder for folder in (self.layout.volumes, os.path.dirname(state.path))}
         return [Copy(f"instance {name}: its backup", folder, size) for folder in folders.values()]

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run_json
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
 
 _MEASURE_SECONDS = 120
 _MIB, _GIB = 1 << 20, 1 << 30
@@ -32,13 +33,16 @@ class Copy:
 def copy_size(path: str, image_format: str, user: tuple[str, ...] = (), in_use: bool = False) -> int:
     """Return the bytes that a whole copy of an image takes, which may be far more than the image does.
 
+    It is 0 for one that qemu-img can't open: the copy itself then says why.
+
     :param user: What the command line begins with, see :func:`as_owner`.
     :param in_use: Whether a QEMU may have it open.
-    :raises ComputeError: When qemu-img can't tell.
+    :raises ComputeError: When that takes too long.
     """
     shared = ("-U",) if in_use else ()
     argv = (*user, "qemu-img", "measure", *shared, "--output=json", "-f", image_format, "-O", "qcow2", path)
-    return int(run_json(argv, timeout=_MEASURE_SECONDS)["required"])
+    done = run(argv, timeout=_MEASURE_SECONDS, check=False)
+    return int(json.loads(done.stdout)["required"]) if done.returncode == 0 else 0
 
 
 def lacking_room(copies: Sequence[Copy], advice: str) -> list[str]:

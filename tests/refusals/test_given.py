@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
+from machine_id import interpreter
 
 PROJECT = Path(__file__).resolve().parents[2]
 DECLARATION: dict[str, Any] = {
@@ -65,7 +66,6 @@ def play(tmp_path: Path) -> Play:
         pytest.skip("needs root, to make a network namespace")
     common = {
         "ansible_connection": "local",
-        "ansible_python_interpreter": "/usr/bin/python3",
         "ansible_become": False,
         "compute_service_root": str(tmp_path / "root"),
     }
@@ -78,7 +78,14 @@ def play(tmp_path: Path) -> Play:
         name: str = "compute_nodes",
         **more: str,
     ) -> Done:
-        inventory = {name: {"hosts": {f"ik-node-0{index}": {"compute_underlay_address": f"10.10.20.10{index}"} for index in (1, 2)}}}
+        nodes = {
+            f"ik-node-0{index}": {
+                "compute_underlay_address": f"10.10.20.10{index}",
+                "ansible_python_interpreter": interpreter(tmp_path, index),
+            }
+            for index in (1, 2)
+        }
+        inventory = {name: {"hosts": nodes}}
         for host, variables in (hosts or {}).items():
             (tmp_path / "host_vars").mkdir(exist_ok=True)
             (tmp_path / "host_vars" / f"{host}.yml").write_text(yaml.safe_dump(variables))

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from machine_id import interpreter
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7u5ZQzQxGJ1lF2R1nWmXk0iW0bqkPjv0o8kqB3xY6e me@here"
@@ -31,10 +32,6 @@ GOOD: dict[str, Any] = {
         "web-2": {"image": "debian", "network": "blue", "memory": 64, "address": "192.168.88.102"},
     },
 }
-# A node's interpreter: where the node is, this machine has another id.
-INTERPRETER = """#!/bin/sh
-exec unshare --mount sh -c 'mount --bind "$0" /etc/machine-id && exec /usr/bin/python3 "$@"' {machine_id} "$@"
-"""
 # What is changed in the good declaration: a path of keys, the value put there, and what the error must name.
 CASES: dict[str, tuple[list[str], Any, list[str]]] = {
     "overlapping CIDRs": (["cloud_networks", "green", "cidr"], "192.168.88.128/25", ["blue", "green", "192.168.88.128/25"]),
@@ -61,11 +58,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("refusals")
     hosts = {}
     for index in (1, 2):
-        machine_id, interpreter = folder / f"machine-id-{index}", folder / f"python-{index}"
-        machine_id.write_text(f"{index:032x}\n")
-        interpreter.write_text(INTERPRETER.format(machine_id=machine_id))
-        interpreter.chmod(0o755)
-        hosts[f"ik-node-0{index}"] = {"compute_underlay_address": f"10.10.20.10{index}", "ansible_python_interpreter": str(interpreter)}
+        own = {"compute_underlay_address": f"10.10.20.10{index}", "ansible_python_interpreter": interpreter(folder, index)}
+        hosts[f"ik-node-0{index}"] = own
     variables = {"ansible_connection": "local", "compute_service_root": str(folder / "root")}
     (folder / "hosts.yml").write_text(yaml.safe_dump({"compute_nodes": {"vars": variables, "hosts": hosts}}))
     return folder

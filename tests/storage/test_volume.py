@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import marks, qcow2, steps
+from ansible_collections.ikcloud.compute.plugins.module_utils import marks, qcow2, steps, volume_kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.image_kind import ImageKind
 from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
@@ -278,7 +278,7 @@ def test_failed_command_leaves_nothing(root: Path, run: Converge, base: Path) ->
     assert list(states(root)) == ["data-1.img"]
 
 
-def test_full_disk_leaves_nothing_half_made(root: Path, run: Converge, base: Path) -> None:
+def test_full_disk_leaves_nothing_half_made(root: Path, run: Converge, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base.chmod(0o644)
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 8M", str(base)], check=True, capture_output=True)
     folder = root / "lib/volumes"
@@ -286,6 +286,11 @@ def test_full_disk_leaves_nothing_half_made(root: Path, run: Converge, base: Pat
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, check=False).returncode != 0:
         pytest.skip("a small disk can be mounted by root only")
     try:
+        with pytest.raises(ComputeError, match=r"needs 8\.\d MiB, .*/lib/volumes has 2\.0 MiB free"):
+            run(VolumeKind, volumes=[{"name": NAME, "image": "small", "copy": True}])
+        assert states(root) == {}
+        # Somebody else fills it after that was asked.
+        monkeypatch.setattr(volume_kind, "copy_size", lambda *_: 0)
         failed = run(VolumeKind, volumes=[{"name": NAME, "image": "small", "copy": True}])
         assert f"volume {NAME}: " in failed["msg"] and "No space left on device" in failed["msg"]
         assert states(root) == {}

@@ -66,10 +66,11 @@ def pytest(*words: str) -> tuple[str, ...]:
     return ("python", "-m", "pytest", "-q", *words)
 
 
-def tenth() -> str:
-    """Return a spread tenth of the kill points: of each commit the next one."""
-    count = subprocess.run(["git", "rev-list", "--count", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout
-    return f"{int(count) % 10 + 1}-999/10"
+def turn(parts: int) -> int:
+    """Return a number from 1 to ``parts``: of each commit the next one."""
+    words = ["git", "rev-list", "--count", "HEAD"]
+    count = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout
+    return int(count) % parts + 1
 
 
 # The same walks each time, so that two runs say the same of the same content.
@@ -100,9 +101,18 @@ _LIST = (
     Layer("artifact", "what users install, built and used from an empty folder", (("tests/tools/artifact",),)),
     Layer(
         "real",
-        "modules against this machine's kernel, qemu-img and QEMU, in namespaces and folders of their own",
-        (pytest("--numprocesses", "3", "--dist", "worksteal", "tests/netns", "tests/storage", "tests/qemu", "tests/refusals"),),
-        (*COLLECTION, "tests/netns", "tests/storage", "tests/qemu", "tests/refusals", "tests/tools/callbacks"),
+        "modules and playbooks with this machine's kernel, qemu-img and QEMU, in namespaces and folders of their own",
+        (pytest("--numprocesses", "3", "--dist", "worksteal", "tests/netns", "tests/storage", "tests/qemu"),),
+        (*COLLECTION, "tests/netns", "tests/storage", "tests/qemu", "tests/tools/callbacks"),
+        packages=True,
+    ),
+    Layer(
+        "refusals",
+        "what a playbook is given and refuses, before anything changes",
+        (pytest("--numprocesses", "2", "--dist", "worksteal", "tests/refusals"),),
+        (*COLLECTION, "tests/refusals", "tests/tools/callbacks"),
+        short=lambda: {"IKCLOUD_PART": f"{turn(3)}/3"},
+        knobs=("IKCLOUD_PART",),
         packages=True,
     ),
     Layer(
@@ -142,7 +152,7 @@ _LIST = (
         "site killed at every step, on the nodes and on the controller: the next run fixes it",
         (pytest("tests/converge/test_killed.py", "tests/converge/test_killed_controller.py"),),
         (*LAB, "tests/converge"),
-        short=lambda: {"IKCLOUD_POINTS": tenth(), "IKCLOUD_KILLS": "1"},
+        short=lambda: {"IKCLOUD_POINTS": f"{turn(10)}-999/10", "IKCLOUD_KILLS": "1"},
         knobs=("IKCLOUD_POINTS", "IKCLOUD_KILLS"),
         packages=True,
     ),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import live, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils.answers import Answer
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask, Plan, Planner
@@ -175,6 +176,29 @@ def test_a_sandbox_stands() -> None:
     machine = Qemu(options(first))
     made = Planner(machine.now(), options(want), machine.truth(), ("qmp",), "", lambda path: path.startswith("/var/")).plan()
     assert made.steps == []
+
+
+class Monitor:
+    """What a QEMU says of a balloon of 64 MiB that is asked to give 16 back."""
+
+    def ask_all(self, commands: list[tuple[str, dict[str, Any]]]) -> list[Answer]:
+        said = {"query-balloon": {"actual": 64 * MIB}, "xp /1wx 0xfebfa000": "00000000febfa000: 0x00001000\r\n"}
+        return [Answer(said[arguments.get("command-line", name)], name) for name, arguments in commands]
+
+
+IO, MSIX, MODERN = {"bar": 0, "address": 49152, "type": "io"}, {"bar": 1, "address": 4273991680}, {"bar": 4, "address": 0xFEBF8000}
+UNSET = {"bar": 4, "address": -1}
+
+
+@pytest.mark.parametrize(
+    ("regions", "given_back"),
+    [([IO, MODERN], 16 * MIB), ([IO, MSIX, MODERN], 16 * MIB), ([IO, MSIX, UNSET], None), ([], None)],
+    ids=["QEMU 7.2", "QEMU 10", "before the BIOS", "no regions"],
+)
+def test_what_the_balloon_is_asked_for(regions: list[dict[str, Any]], given_back: int | None) -> None:
+    monitor: Any = Monitor()
+    pci = Answer([{"devices": [{"qdev_id": "other", "regions": []}, {"qdev_id": "balloon", "regions": regions}]}], "query-pci")
+    assert live._memory_of(monitor, pci) == (64 * MIB, given_back)
 
 
 def test_memory_that_cannot_be_read_yet() -> None:
