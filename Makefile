@@ -61,6 +61,9 @@ pairs: venv ## Go from one random declaration to the next, and edit by hand: wha
 playbooks: venv ## Run the playbooks that act on instances, and look at the guests (in containers; KIND=vm for the vm lab)
 	@tests/tools/layers.py playbooks
 
+secrets: venv ## Look for planted secrets in all that runs leave: journals, files, the screen, what callbacks hear
+	@tests/tools/layers.py secrets
+
 guests: venv ## Change, restart and rebuild guests with somebody logged in (in containers; KIND=vm for the vm lab)
 	@tests/tools/layers.py guests
 
@@ -82,4 +85,4 @@ bench: venv ## Measure site beside the bare commands, libvirt and a loop over co
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
 
-.PHONY: help venv demo lab-up lab-down test test-all test-table lint unit real refusals kill pairs playbooks guests bench artifact examples molecule debian13 clean
+.PHONY: help venv demo lab-up lab-down test test-all test-table lint unit real refusals kill pairs playbooks secrets guests bench artifact examples molecule debian13 clean

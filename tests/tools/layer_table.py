@@ -125,8 +125,16 @@ _LIST = (
     Layer(
         "playbooks",
         "the playbooks that act on instances, and what comes of them in the guest",
-        (pytest("tests/lifecycle", "--deselect", "tests/lifecycle/test_live_in_lab.py"),),
+        (pytest("tests/lifecycle/test_playbooks.py", "tests/lifecycle/test_cloud_init.py"),),
         (*LAB, "tests/lifecycle"),
+        packages=True,
+    ),
+    Layer(
+        "secrets",
+        "what a run leaves of secrets: in the nodes' journals and files, on the screen, in what callbacks hear",
+        (pytest("tests/lifecycle/test_secrets.py"),),
+        (*LAB, "tests/lifecycle"),
+        short=None,
         packages=True,
     ),
     Layer(
