@@ -100,7 +100,7 @@ class Machines:
 
     def found(self) -> list[str]:
         """The nodes that are there, running or not."""
-        return sorted(f"ik-node-{int(path.name[-8:]):02d}" for path in (self.root / "run" / "instances").glob("compute-[0-9]*"))
+        return sorted(f"ik-node-{int(path.name[-8:]):02d}" for path in (self.root / "run" / "instances").glob(f"compute-{'[0-9]' * 8}"))
 
     def fresh(self, names: Iterable[str]) -> list[str]:
         image = self._image()

@@ -214,3 +214,13 @@ def test_a_lab_of_another_release_is_not_grown(monkeypatch: pytest.MonkeyPatch, 
         Cluster(found)._refuse_another()
     (tmp_path / "distribution").write_text("trixie")
     Cluster(found)._refuse_another()
+
+
+def test_nodes_are_found_by_their_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modules have files of theirs beside these."""
+    monkeypatch.setenv("IKCLOUD_LAB_RUN", str(tmp_path))
+    instances = tmp_path / "run" / "instances"
+    for name in ("compute-00000002", "compute-00000001"):
+        (instances / name).mkdir(parents=True)
+        (instances / f"{name}.name").touch()
+    assert vm.Machines(Settings.from_environment()).found() == ["ik-node-01", "ik-node-02"]
