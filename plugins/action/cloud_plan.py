@@ -46,7 +46,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
         try:
             check_arguments(arguments, ARGUMENTS)
             run = read_run(self, arguments, task_vars)
-            declaration = read_declaration(arguments, task_vars, self._templar.template, run.hosts)
+            declaration = read_declaration(self, arguments, task_vars, run.hosts)
             warnings = run.warnings()
             if run.in_parts and boolean(declaration["purge"], strict=False):
                 # As in the playbooks of one part: it would be taken away from under what another part has not removed.

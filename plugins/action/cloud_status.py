@@ -54,7 +54,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             width = _width(arguments.get("width"))
             names = [_name(arguments, key) for key in ("node_info", "instance_info")]
             nodes = [_node(name, task_vars, *names) for name in group_hosts(arguments, task_vars)]
-            declaration = read_declaration({}, task_vars, self._templar.template, written_vars(arguments, task_vars))
+            declaration = read_declaration(self, {}, task_vars, written_vars(arguments, task_vars))
         except ComputeError as error:
             result.update(failed=True, msg=message(error))
             return result

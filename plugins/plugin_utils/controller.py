@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible import context
+from ansible.errors import AnsibleError
 from ansible.parsing.splitter import parse_kv
+from ansible.template import Templar
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
@@ -87,22 +89,44 @@ def read_run(action: Any, arguments: Vars, task_vars: Vars) -> Run:
     return run
 
 
-def read_declaration(arguments: Vars, task_vars: Vars, template: Callable[[Any], Any], hosts: Mapping[str, Vars]) -> dict[str, Any]:
+def read_declaration(action: Any, arguments: Vars, task_vars: Vars, hosts: Mapping[str, Vars]) -> dict[str, Any]:
     """Read the declaration: arguments of the task, else the inventory's variables, one value for all hosts of the group.
 
+    :param action: The action plugin that asks.
     :param hosts: See :func:`written_vars`.
     :raises ComputeError: When a variable differs between hosts: it is read once, and what another host has would count as removed.
     """
     given = {name for key, name in DECLARATION.items() if key in arguments}
-    raise_all(differing([name for name in CLOUD if name not in given], hosts, lambda host, name: plain(host_vars(host, task_vars)[name])))
+    # Variables of the play, which hostvars lack: the import of a playbook may give some.
+    here = _written(task_vars)(str(task_vars.get("inventory_hostname")))
+    of_play = {name: value for name, value in task_vars.items() if name not in here and name != "vars"}
+    everything = {host: {**of_play, **variables} for host, variables in hosts.items()}
+
+    def templated(host: str, name: str) -> Any:
+        try:
+            variables = {**everything[host], "vars": everything[host]}
+            return plain(Templar(loader=action._loader, variables=variables).template(variables[name]))
+        except AnsibleError:
+            return AnsibleError  # for all hosts, or it differs
+
+    raise_all(differing([name for name in CLOUD if name not in given], everything, templated))
+    template = action._templar.template
     return {key: plain(arguments[key]) if key in arguments else variable(name, task_vars, template) for key, name in DECLARATION.items()}
 
 
 def written_vars(arguments: Vars, task_vars: Vars) -> dict[str, Vars]:
     """Give the variables of each host of the group as they are written; ``hostvars[host]`` templates each that is read."""
-    read = getattr(task_vars.get("hostvars"), "raw_get", None) or (lambda host: host_vars(host, task_vars))
-    found = {host: read(host) for host in group_hosts(arguments, task_vars)}
-    return {host: variables if isinstance(variables, Mapping) else {} for host, variables in found.items()}
+    return {host: _written(task_vars)(host) for host in group_hosts(arguments, task_vars)}
+
+
+def _written(task_vars: Vars) -> Callable[[str], Vars]:
+    raw_get = getattr(task_vars.get("hostvars"), "raw_get", None)
+
+    def read(host: str) -> Vars:
+        found = raw_get(host) if raw_get else host_vars(host, task_vars)
+        return found if isinstance(found, Mapping) else {}
+
+    return read
 
 
 def _typed() -> frozenset[str]:

@@ -13,6 +13,9 @@ from typing import Any
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.changes import REGISTERED
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import nearest
+from jinja2 import Environment, TemplateError, nodes
+from jinja2.defaults import DEFAULT_NAMESPACE
+from jinja2.meta import find_undeclared_variables
 
 Vars = Mapping[str, Any]
 # The variables of each playbook beside the inventory's (a test compares this with the playbooks).
@@ -47,6 +50,10 @@ INVENTORY = (*CLOUD, "compute_service_root", "compute_underlay_address", "comput
 REGISTERS = {*REGISTERED, "cloud_plan", "cloud_selected", "cloud_backup", "compute_node_info", "compute_instance_info"}
 # The tags of `site` and `plan`, which are the names of the roles and of the playbooks that do the same.
 PARTS = ("prepare", "images", "overlay", "compute")
+# What templates call and no host has as a variable, and what each host has its own of.
+LOOKUPS = ("lookup", "query", "q")
+FUNCTIONS = {*DEFAULT_NAMESPACE, *LOOKUPS, "now", "undef", "omit"}
+PER_HOST = {"inventory_hostname", "inventory_hostname_short", "ansible_host", "group_names", "hostvars", "vars", "ansible_facts"}
 
 
 @dataclass(frozen=True)
@@ -146,10 +153,11 @@ def differing(names: Iterable[str], hosts: Mapping[str, Vars], templated: Callab
     """Check that all hosts have the same declaration.
 
     :param hosts: The variables of each host, as they are written; hosts of one group share the very objects.
-    :param templated: Gives a host's variable templated; asked only of what is not written the same, for it takes long.
+    :param templated: Gives a host's variable templated; asked only of what may differ between hosts, for it takes long.
     :returns: For each variable that differs a problem that names two hosts.
     """
     problems = []
+    templates = _Templates()
     for name in names:
         having = [host for host, variables in hosts.items() if name in variables]
         lacking = [host for host in hosts if host not in having]
@@ -157,12 +165,97 @@ def differing(names: Iterable[str], hosts: Mapping[str, Vars], templated: Callab
         if having and lacking:
             problems.append(f"{name}: {having[0]} has it and {lacking[0]} has not; it is one for all nodes. {where}")
             continue
-        for host in having[1:]:
-            one, other = hosts[having[0]][name], hosts[host][name]
-            if one is not other and one != other and templated(having[0], name) != templated(host, name):
-                problems.append(f"{name}: {having[0]} has another than {host}; it is one for all nodes. {where}")
+        doubtful = [host for host in having[1:] if not templates.same(name, hosts[having[0]], hosts[host])]
+        first = templated(having[0], name) if doubtful else None
+        for host in doubtful:
+            if templated(host, name) != first:
+                written = templates.alike(hosts[having[0]][name], hosts[host][name])
+                why = " It is written the same for both, and a variable in its template differs." if written else ""
+                problems.append(f"{name}: {having[0]} has another than {host}; it is one for all nodes.{why} {where}")
                 break
     return problems
+
+
+class _Templates:
+    """Knows which variables the templates in a value refer to. Each object is searched once, and each text parsed once."""
+
+    def __init__(self) -> None:
+        self.environment = Environment(extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"])
+        self.environment.filters, self.environment.tests = _Every(), _Every()
+        self.objects: dict[int, tuple[Any, frozenset[str]]] = {}  # with the object, so that its id stays its own
+        self.texts: dict[str, frozenset[str]] = {}
+
+    @staticmethod
+    def alike(one: Any, other: Any) -> bool:
+        """Tell whether two values are written the same."""
+        return one is other or bool(one == other)
+
+    def same(self, name: str, one: Vars, other: Vars) -> bool:
+        """Tell whether a variable surely is the same for two hosts: as it is written, and all that its templates refer to."""
+        if not self.alike(one[name], other[name]):
+            return False
+        todo, seen = set(self.names(one[name])), {name}
+        while todo:
+            word = todo.pop()
+            seen.add(word)
+            if word in FUNCTIONS and word not in one and word not in other:
+                continue
+            if word in PER_HOST or word not in one or word not in other or not self.alike(one[word], other[word]):
+                return False
+            todo |= self.names(one[word]) - seen
+        return True
+
+    def names(self, value: Any) -> frozenset[str]:
+        """Give the variables that the templates in a value refer to."""
+        if id(value) not in self.objects:
+            self.objects[id(value)] = value, frozenset().union(*map(self._parsed, _templates_in(value)))
+        return self.objects[id(value)][1]
+
+    def _parsed(self, text: str) -> frozenset[str]:
+        if text not in self.texts:
+            try:
+                tree = self.environment.parse(text)
+                names = find_undeclared_variables(tree)
+            except (TemplateError, RecursionError):
+                names = {"vars"}  # it may refer to anything
+            else:
+                if any(_may_read_any(node) for node in tree.find_all((nodes.Call, nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends))):
+                    names.add("vars")
+            self.texts[text] = frozenset(names)
+        return self.texts[text]
+
+
+class _Every(dict[str, Callable[..., str]]):
+    """Has filters and tests of all names: those of Ansible and of collections are unknown here."""
+
+    def get(self, key: str, default: Any = None) -> Callable[..., str]:  # type: ignore[override]
+        return lambda *values, **options: ""
+
+
+def _may_read_any(node: nodes.Node) -> bool:
+    """Tell whether a part of a template reads variables that it does not name: ``lookup("file", ...)`` does not."""
+    if not isinstance(node, nodes.Call):
+        return True
+    if not isinstance(node.node, nodes.Name) or node.node.name not in LOOKUPS:
+        return False
+    kind = node.args[0].value if node.args and isinstance(node.args[0], nodes.Const) else None
+    return not isinstance(kind, str) or kind.rpartition(".")[2] in ("vars", "varnames", "template")
+
+
+def _templates_in(value: Any) -> set[str]:
+    """Give the texts in a value that hold a template."""
+    found: set[str] = set()
+    todo = [value]
+    while todo:
+        entry = todo.pop()
+        if isinstance(entry, str):
+            if "{{" in entry or "{%" in entry:
+                found.add(entry)
+        elif isinstance(entry, Mapping):
+            todo += entry.values()
+        elif isinstance(entry, (list, tuple)):
+            todo += entry
+    return found
 
 
 def _slip(name: str, known: Iterable[str]) -> str:

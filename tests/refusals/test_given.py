@@ -133,6 +133,27 @@ def test_a_declaration_that_is_written_differently_and_is_the_same(play: Play) -
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "hosts"),
+    [
+        ("cloud_instances", "{{ mine }}", {"ik-node-01": {"mine": {}}, "ik-node-02": {"mine": DECLARATION["cloud_instances"]}}),
+        ("cloud_purge", "{{ purge_here | default(false) }}", {"ik-node-02": {"purge_here": True}}),
+        ("cloud_purge", "{{ inventory_hostname == 'ik-node-02' }}", {}),
+        ("cloud_user", "{{ hostvars[inventory_hostname].compute_underlay_address }}", {}),
+    ],
+)
+def test_a_declaration_whose_template_differs_between_hosts(play: Play, name: str, value: str, hosts: dict[str, dict[str, Any]]) -> None:
+    done = play("site", "--check", group={**DECLARATION, name: value}, hosts=hosts)
+    done.refused(f"{name}: ik-node-01 has another than ik-node-02", "a variable in its template differs")
+
+
+def test_a_declaration_of_a_playbook_that_differs_between_hosts(play: Play, tmp_path: Path) -> None:
+    own = [{"ansible.builtin.import_playbook": "ikcloud.compute.site", "vars": {"cloud_user": "{{ mine }}"}}]
+    (tmp_path / "own.yml").write_text(json.dumps(own))
+    done = play(str(tmp_path / "own.yml"), "--check", hosts={"ik-node-01": {"mine": "a"}, "ik-node-02": {"mine": "b"}})
+    done.refused("cloud_user: ik-node-01 has another than ik-node-02")
+
+
+@pytest.mark.parametrize(
     ("playbook", "variable", "words"),
     [
         ("teardown", "instances=web-2", "run ikcloud.compute.site with cloud_purge: true"),

@@ -96,10 +96,56 @@ def test_a_declaration_that_differs_between_hosts() -> None:
     assert not differing(["cloud_instances"], {"n1": {}, "n2": {}}, never)
     (problem,) = differing(["cloud_instances", "cloud_user"], {"n1": {}, "n2": {"cloud_instances": one}}, never)
     assert problem.startswith("cloud_instances: n2 has it and n1 has not") and "group_vars/compute_nodes.yml" in problem
-    hosts: dict[str, dict[str, Any]] = {name: {"cloud_user": user} for name, user in (("n1", "{{ a }}"), ("n2", "{{ a }}"), ("n3", "{{ b }}"))}
+    hosts: dict[str, dict[str, Any]] = {name: {"cloud_user": user, "a": 1} for name, user in (("n1", "{{ a }}"), ("n2", "{{ a }}"), ("n3", "{{ b }}"))}
     assert not differing(["cloud_user"], hosts, lambda host, name: "same")
     (problem,) = differing(["cloud_user"], hosts, lambda host, name: host)
     assert problem.startswith("cloud_user: n1 has another than n3")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "first", "second"),
+    [
+        ("cloud_instances", "{{ my_instances }}", {"my_instances": {"web-1": {}}}, {"my_instances": {"web-2": {}}}),
+        ("cloud_purge", "{{ purge_here | default(false) }}", {}, {"purge_here": True}),
+        ("cloud_purge", "{{ inventory_hostname == 'x' }}", {}, {}),
+        # In nested values, through other variables, and where the names cannot be known.
+        ("cloud_instances", {"web-1": {"nics": [{"network": "{{ net }}"}]}}, {"net": "blue"}, {"net": "green"}),
+        ("cloud_user", "{{ a }}", {"a": "{{ b | ansible.utils.some }}", "b": 1}, {"a": "{{ b | ansible.utils.some }}", "b": 2}),
+        ("cloud_user", "{{ lookup('vars', 'user_' ~ 'here') }}", {}, {}),
+        ("cloud_user", "{{ query(kind, 'x') }}", {"kind": "file"}, {"kind": "file"}),
+        ("cloud_user", "{% include 'x' %}", {}, {}),
+        ("cloud_user", "{{ a b }}", {}, {}),
+        ("cloud_user", "{{ registered.stdout }}", {}, {}),
+    ],
+)
+def test_a_template_that_differs_between_hosts(name: str, value: Any, first: dict[str, Any], second: dict[str, Any]) -> None:
+    hosts = {"n1": {name: value, **first}, "n2": {name: value, **first}, "n3": {name: value, **second}}
+    (problem,) = differing([name], hosts, lambda host, name: host == "n3")
+    assert problem.startswith(f"{name}: n1 has another than n3") and "a variable in its template differs" in problem
+    assert not differing([name], hosts, lambda host, name: "same")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{{ a }}",
+        {"web-1": ["{{ a | ansible.builtin.combine({}) }}", "{% for x in range(a) %}{{ x }}{% endfor %}"]},
+        "{{ lookup('file', 'key.pub') ~ lookup('ansible.builtin.env', 'HOME') }}",
+        "{{ a if a is ansible.builtin.version('1', '<') else omit }}",
+    ],
+)
+def test_a_template_that_is_the_same_everywhere_is_not_templated(value: Any) -> None:
+    asked: list[str] = []
+    hosts = {f"n{number}": {"cloud_user": value, "a": "{{ b }}", "b": [1], "own": number} for number in range(50)}
+    assert not differing(["cloud_user"], hosts, lambda host, name: asked.append(host))
+    assert not asked
+
+
+def test_a_template_that_may_differ_is_templated_once_for_each_host() -> None:
+    asked: list[str] = []
+    hosts = {f"n{number}": {"cloud_user": "{{ own }}", "own": number} for number in range(50)}
+    assert not differing(["cloud_user"], hosts, lambda host, name: asked.append(host))
+    assert sorted(asked) == sorted(hosts)
 
 
 def plays() -> list[tuple[str, dict[str, Any]]]:
