@@ -76,14 +76,16 @@ def read_run(action: Any, arguments: Vars, task_vars: Vars) -> Run:
     :param action: The action plugin that asks.
     :raises ComputeError: With every problem.
     """
+    alone = _alone()
     run = Run(
         str(task_vars.get("cloud_playbook") or ""),
         load_extra_vars(action._loader),
-        _typed(),
+        _typed() if alone else frozenset(),
         written_vars(arguments, task_vars),
         task_vars.get("ansible_run_tags") or ("all",),
         task_vars.get("ansible_skip_tags") or (),
         [tag for tag in getattr(action._task, "tags", ()) if tag != "always"],
+        alone,
     )
     raise_all(run.problems())
     return run
@@ -129,17 +131,16 @@ def _written(task_vars: Vars) -> Callable[[str], Vars]:
     return read
 
 
-def _typed() -> frozenset[str]:
-    """Give the variables of ``-e name=value`` in a command that runs nothing but our playbooks.
-
-    In a playbook of the user's own they may be that playbook's.
-    """
-    options = context.CLIARGS
+def _alone() -> bool:
+    """Tell whether the command runs nothing but our playbooks: in one of the user's own, variables and tags may be that playbook's."""
     ours = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__)))), "playbooks")
-    for playbook in options.get("args") or ():
-        if not str(playbook).startswith("ikcloud.compute.") and os.path.dirname(os.path.realpath(playbook)) != ours:
-            return frozenset()
-    words = [str(given) for given in options.get("extra_vars") or () if given and str(given)[0] not in "@{["]
+    playbooks = [str(playbook) for playbook in context.CLIARGS.get("args") or ()]
+    return all(playbook.startswith("ikcloud.compute.") or os.path.dirname(os.path.realpath(playbook)) == ours for playbook in playbooks)
+
+
+def _typed() -> frozenset[str]:
+    """Give the variables of ``-e name=value``."""
+    words = [str(given) for given in context.CLIARGS.get("extra_vars") or () if given and str(given)[0] not in "@{["]
     return frozenset(str(name) for given in words for name in parse_kv(given))
 
 

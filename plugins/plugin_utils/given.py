@@ -67,6 +67,7 @@ class Run:
     :ivar tags: Of ``--tags``.
     :ivar skipped: Of ``--skip-tags``.
     :ivar inherited: The tags that all tasks of the playbook have from where it is imported.
+    :ivar alone: Whether the command runs our playbooks alone, so that no tag is another's.
     """
 
     playbook: str = ""
@@ -76,6 +77,7 @@ class Run:
     tags: Sequence[str] = ("all",)
     skipped: Sequence[str] = ()
     inherited: Sequence[str] = ()
+    alone: bool = True
 
     @property
     def in_parts(self) -> bool:
@@ -142,7 +144,7 @@ class Run:
         return dict(sorted(found.items()))
 
     def _tags(self) -> list[str]:
-        if self._all_tags():
+        if self._all_tags() or not self.alone:  # a playbook of the user's own may have tags of its own
             return []
         if self.playbook in ("site", "plan"):
             return [f"--tags {tag}: {self.playbook} has no such tag. {nearest(tag, PARTS)}" for tag in self.tags if tag not in PARTS]
@@ -180,7 +182,7 @@ class _Templates:
     """Knows which variables the templates in a value refer to. Each object is searched once, and each text parsed once."""
 
     def __init__(self) -> None:
-        self.environment = Environment(extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"])
+        self.environment: Any = Environment(extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"])
         self.environment.filters, self.environment.tests = _Every(), _Every()
         self.objects: dict[int, tuple[Any, frozenset[str]]] = {}  # with the object, so that its id stays its own
         self.texts: dict[str, frozenset[str]] = {}
@@ -228,7 +230,7 @@ class _Templates:
 class _Every(dict[str, Callable[..., str]]):
     """Has filters and tests of all names: those of Ansible and of collections are unknown here."""
 
-    def get(self, key: str, default: Any = None) -> Callable[..., str]:  # type: ignore[override]
+    def get(self, key: str, default: Any = None) -> Callable[..., str]:
         return lambda *values, **options: ""
 
 

@@ -203,6 +203,16 @@ def test_tags(play: Play) -> None:
         play(playbook, "--check", "--tags", "images").refused(f"{playbook} has no tags")
 
 
+def test_tags_of_a_playbook_of_the_users_own(play: Play, tmp_path: Path) -> None:
+    own = [
+        {"ansible.builtin.import_playbook": "ikcloud.compute.site"},
+        {"hosts": "all", "gather_facts": False, "tasks": [{"name": "Mine", "ansible.builtin.debug": {"msg": "mine"}, "tags": "web"}]},
+    ]
+    (tmp_path / "own.yml").write_text(json.dumps(own))
+    done = play(str(tmp_path / "own.yml"), "--check", "--tags", "web")
+    assert done.status == 0 and "TASK [Mine]" in done.text and IMAGES not in done.text, done.text
+
+
 @pytest.mark.parametrize(
     ("playbook", "task"),
     [

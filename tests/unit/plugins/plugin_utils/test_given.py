@@ -12,6 +12,7 @@ import jinja2
 import jinja2.meta
 import pytest
 import yaml
+from ansible_collections.ikcloud.compute.plugins.plugin_utils import controller
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.given import INVENTORY, PLAYBOOKS, REGISTERS, Run, differing
 
 FOLDER = Path(__file__).resolve().parents[4] / "playbooks"
@@ -85,6 +86,26 @@ def test_tags_are_those_of_the_parts() -> None:
             assert not whole.problems() and not whole.in_parts
     assert Run("stop", tags=["compute"]).problems() == ["--tags compute: stop has no tags, it does one thing; run it without."]
     assert not Run("stop", tags=["mine"], inherited=["mine"]).problems()
+
+
+def test_tags_of_a_playbook_of_the_users_own_are_let_by() -> None:
+    for playbook in ("site", "plan", "stop"):
+        assert Run(playbook, tags=["web"]).problems()
+        assert not Run(playbook, tags=["web", "images"], alone=False).problems()
+
+
+@pytest.mark.parametrize(
+    ("playbooks", "alone"),
+    [
+        (["ikcloud.compute.site"], True),
+        ([str(FOLDER / "site.yml"), "ikcloud.compute.status"], True),
+        (["own.yml"], False),
+        (["ikcloud.compute.site", "own.yml"], False),
+    ],
+)
+def test_whether_the_command_runs_our_playbooks_alone(monkeypatch: pytest.MonkeyPatch, playbooks: list[str], alone: bool) -> None:
+    monkeypatch.setattr(controller.context, "CLIARGS", {"args": playbooks})
+    assert controller._alone() is alone
 
 
 def test_a_declaration_that_differs_between_hosts() -> None:
