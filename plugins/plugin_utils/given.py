@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,8 +44,9 @@ PLAYBOOKS: dict[str, tuple[str, ...]] = {
     "teardown": ("teardown_keep_images", "teardown_protected"),
 }
 # One value for the whole cloud: that of the first host counts, so another host may not have another.
-CLOUD = (*DECLARATION.values(), "cloud_restart", "cloud_restart_serial")
+CLOUD = tuple(DECLARATION.values())
 OURS = ("cloud_", "compute_")  # what the names of our variables begin with
+RENAME = "A variable that is not for ikcloud.compute needs another name."
 INVENTORY = (*CLOUD, "compute_service_root", "compute_underlay_address", "compute_uplink")
 # What tasks of the playbooks leave as variables of hosts.
 REGISTERS = {*REGISTERED, "cloud_plan", "cloud_selected", "cloud_backup", "compute_node_info", "compute_instance_info"}
@@ -93,7 +95,7 @@ class Run:
             return []
         extra = [self._extra(name) for name in self.extra]
         slips = [
-            f"{name} in the variables of {host}: there is no such variable. {_meant(name, INVENTORY)}"
+            f"{name} in the variables of {host}: there is no such variable. {_meant(name, INVENTORY)} {RENAME}"
             for name, host in self._unknown(lambda name: bool(_slip(name, INVENTORY))).items()
         ]
         return [*filter(None, extra), *slips, *self._tags()]
@@ -102,10 +104,12 @@ class Run:
         """Name the inventory's variables that begin like ours and are not near to any: they may be somebody else's."""
         if self.playbook not in PLAYBOOKS:
             return []
-        return [
-            f"{name} in the variables of {host} is none of ikcloud.compute's, and nothing heeds it. {_meant(name, INVENTORY)}"
-            for name, host in self._unknown(lambda name: name.startswith(OURS) and not _slip(name, INVENTORY)).items()
-        ]
+        unknown = self._unknown(lambda name: name.startswith(OURS) and not _slip(name, INVENTORY))
+        if not unknown:
+            return []
+        close = {name: difflib.get_close_matches(name, INVENTORY, n=1, cutoff=0.8) for name in unknown}
+        listed = [f"{name} of {host}{f' (did you mean {close[name][0]}?)' if close[name] else ''}" for name, host in unknown.items()]
+        return [f"Nothing heeds these variables of the inventory, which are none of ikcloud.compute's: {', '.join(listed)}. {nearest(None, INVENTORY)}"]
 
     def _extra(self, name: str) -> str:
         mine = PLAYBOOKS[self.playbook]
@@ -124,7 +128,7 @@ class Run:
             return problem
         known = (*mine, *INVENTORY)
         if name.startswith(OURS) or _slip(name, known):
-            return f"-e {name}: there is no such variable. {_meant(name, known)}"
+            return f"-e {name}: there is no such variable. {_meant(name, known)} {RENAME}"
         used = (_mentions(value, name) for host in self.hosts.values() for key, value in host.items() if key != name)
         if name in self.typed and not any(used):
             return (
@@ -182,8 +186,9 @@ class _Templates:
     """Knows which variables the templates in a value refer to. Each object is searched once, and each text parsed once."""
 
     def __init__(self) -> None:
-        self.environment: Any = Environment(extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"])
-        self.environment.filters, self.environment.tests = _Every(), _Every()
+        self.environment = Environment(extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"])
+        every: Any = _Every()
+        self.environment.filters = self.environment.tests = every
         self.objects: dict[int, tuple[Any, frozenset[str]]] = {}  # with the object, so that its id stays its own
         self.texts: dict[str, frozenset[str]] = {}
 

@@ -13,7 +13,7 @@ import jinja2.meta
 import pytest
 import yaml
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import controller
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.given import INVENTORY, PLAYBOOKS, REGISTERS, Run, differing
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.given import CLOUD, INVENTORY, PLAYBOOKS, REGISTERS, Run, differing
 
 FOLDER = Path(__file__).resolve().parents[4] / "playbooks"
 
@@ -64,13 +64,20 @@ def test_variables_for_something_else_are_let_by() -> None:
 def test_the_inventory_is_searched_for_slips() -> None:
     hosts: dict[str, dict[str, Any]] = {"n1": {"cloud_purge": True, "compute_uplnk": "ens3"}, "n2": {"cloud_instance": {}, **dict.fromkeys(REGISTERS)}}
     assert Run("status", hosts=hosts).problems() == [
-        "cloud_instance in the variables of n2: there is no such variable. Did you mean cloud_instances?",
-        "compute_uplnk in the variables of n1: there is no such variable. Did you mean compute_uplink?",
+        "cloud_instance in the variables of n2: there is no such variable. Did you mean cloud_instances? "
+        "A variable that is not for ikcloud.compute needs another name.",
+        "compute_uplnk in the variables of n1: there is no such variable. Did you mean compute_uplink? "
+        "A variable that is not for ikcloud.compute needs another name.",
     ]
-    others = Run("site", hosts={"n1": {"cloud_provider": "x", "region": "y", "clone_images": 1}})
+    others = Run("site", hosts={"n1": {"cloud_provider": "x", "region": "y", "clone_images": 1}, "n2": {"cloud_provider": "z", "cloud_purges_limit_": 1}})
     assert not others.problems()
     (warning,) = others.warnings()
-    assert warning.startswith("cloud_provider in the variables of n1 is none of ikcloud.compute's, and nothing heeds it. ")
+    assert warning.startswith(
+        "Nothing heeds these variables of the inventory, which are none of ikcloud.compute's: "
+        "cloud_provider of n1, cloud_purges_limit_ of n2 (did you mean cloud_purge_limit?). Known: cloud_encapsulation, "
+    )
+    known = warning.rpartition("Known: ")[2].rstrip(".").split(", ")
+    assert known == sorted(INVENTORY) and len(set(known)) == len(known)
     assert not Run("", hosts=hosts).problems() and not Run("", hosts=others.hosts).warnings()
 
 
@@ -106,6 +113,11 @@ def test_tags_of_a_playbook_of_the_users_own_are_let_by() -> None:
 def test_whether_the_command_runs_our_playbooks_alone(monkeypatch: pytest.MonkeyPatch, playbooks: list[str], alone: bool) -> None:
     monkeypatch.setattr(controller.context, "CLIARGS", {"args": playbooks})
     assert controller._alone() is alone
+
+
+def test_a_variable_that_differs_is_named_once() -> None:
+    (problem,) = differing(CLOUD, {"n1": {"cloud_restart": "never"}, "n2": {"cloud_restart": "when_required"}}, lambda host, name: host)
+    assert problem.startswith("cloud_restart: ")
 
 
 def test_a_declaration_that_differs_between_hosts() -> None:
