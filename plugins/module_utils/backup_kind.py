@@ -248,7 +248,10 @@ class BackupKind(ChosenKind):
                 "Power it off first: ikcloud.compute.instance_power with state=stopped, or the playbook ikcloud.compute.stop.",
             )
         if own.path != self.layout.volume(f"compute-{now.id}"):
-            raise ComputeError(f"instance {called}: its disk {own.path} was declared with a path of its own.", "Restore it by hand, with `qemu-img convert`.")
+            raise ComputeError(
+                f"instance {called}: its disk {own.path} was declared with a path of its own.",
+                f"Restore it by hand: `qemu-img convert -O FORMAT {state.path} NEW`, where only root may write; then move NEW to where you declared the disk.",
+            )
         self._check_backup(called, state, have)
         hidden, owner = unfinished(own.path), owner_or_none(now.owner or DEFAULT_USER)
         base, base_format = state.base

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pwd
 import shlex
 import shutil
 import subprocess
@@ -92,6 +94,18 @@ def as_owner(user: int, group: int) -> tuple[str, ...]:
     if os.geteuid() != 0 or user == 0:
         return ()
     return ("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups")
+
+
+def typed_as_owner(path: str, *argv: str) -> str:
+    """Return a command on a file as root is told to type it: by the rights of its owner, for the reason of :func:`as_owner`."""
+    try:
+        entry = os.lstat(path)
+    except OSError:
+        return shlex.join(argv)
+    user = as_owner(entry.st_uid, entry.st_gid)
+    with contextlib.suppress(KeyError):
+        user = user and ("runuser", "-u", pwd.getpwuid(entry.st_uid).pw_name, "--")
+    return shlex.join((*user, *argv))
 
 
 def run_json(argv: Sequence[str], timeout: float | None = None) -> Any:

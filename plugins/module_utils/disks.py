@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass, field
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import typed_as_owner
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
@@ -124,7 +125,8 @@ def sound_header(disk: Disk, layout: Layout, folder: str) -> qcow2.Header:
         raise ComputeError(trouble)
     base = base_of(path, header)
     if base and os.path.dirname(base) != layout.images:
-        raise ComputeError(f"{path} stands on {base}, which is no image in {layout.images}; it was not touched.", "See what `qemu-img info` says of it.")
+        info = typed_as_owner(path, "qemu-img", "info", "-f", "qcow2", path)
+        raise ComputeError(f"{path} stands on {base}, which is no image in {layout.images}; it was not touched.", f"See what `{info}` says of it.")
     return header
 
 

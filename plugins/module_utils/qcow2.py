@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import typed_as_owner
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 
 MAGIC = b"QFI\xfb"
@@ -61,12 +62,14 @@ class Header:
         Nothing of ours makes such a one: who could write to the file may want QEMU, or root's qemu-img, to open another one.
         """
         if self.data_file:
+            flatten = typed_as_owner(path, "qemu-img", "convert", "-f", "qcow2", "-O", "qcow2", path)
             return (
-                f"{path} says that its data stand in another file. If that is meant, flatten it: `qemu-img convert -O qcow2` into a new one. Else remove it, "
-                "and have it made anew."
+                f"{path} says that its data stand in another file. If that is meant, flatten it: `{flatten} NEW`, where its owner may write NEW. "
+                "Else remove it, and have it made anew."
             )
         if self.corrupt:
-            return f"{path} is marked as corrupt. Stop its instance and see what `qemu-img check -f qcow2 {path}` says; with `-r all` it repairs what it can."
+            check = typed_as_owner(path, "qemu-img", "check", "-f", "qcow2", path)
+            return f"{path} is marked as corrupt. Stop its instance and see what `{check}` says; with `-r all` it repairs what it can."
         return ""
 
 

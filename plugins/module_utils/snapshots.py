@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import struct
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import typed_as_owner
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
@@ -106,15 +108,23 @@ def read_snapshots(path: str, root: str) -> dict[str, Snapshot]:
                 return {}
             size = entry.st_size
             if count > _MOST:
-                raise ComputeError(f"{path}: it says that it has {count} snapshots; at most {_MOST} are read.", "Delete some with `qemu-img snapshot -d`.")
+                delete = typed_as_owner(path, "qemu-img", "snapshot", "-d")
+                raise ComputeError(
+                    f"{path}: it says that it has {count} snapshots; at most {_MOST} are read.",
+                    f"Delete some with `{delete} TAG {shlex.quote(path)}` while its instance is off.",
+                )
             if place >= size:
-                raise ComputeError(f"{path}: its table of snapshots is out of bounds.", "Look at it with `qemu-img check`.")
+                raise ComputeError(f"{path}: its table of snapshots is out of bounds.", _look_at(path))
             stream.seek(place)
             return parse_table(stream.read(min(size - place, _TABLE_BYTES)), count)
     except OSError:
         return {}
     except (struct.error, ValueError) as error:
-        raise ComputeError(f"{path}: its table of snapshots is broken: {error}.", "Look at it with `qemu-img check`.") from None
+        raise ComputeError(f"{path}: its table of snapshots is broken: {error}.", _look_at(path)) from None
+
+
+def _look_at(path: str) -> str:
+    return f"Look at it with `{typed_as_owner(path, 'qemu-img', 'check', '-f', 'qcow2', path)}`."
 
 
 def parse_table(data: bytes, count: int) -> dict[str, Snapshot]:

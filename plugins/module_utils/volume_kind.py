@@ -129,9 +129,11 @@ class VolumeKind(Kind):
         volume: Volume = found.raw
         if not volume.spoilt:
             return ""
+        mark = mark_command(self.layout.volume(name), f"volume/{name}")
+        remedy = f"If the file is right as it is: `{mark}`; else remove it," if volume.unmarked else "If it can't be mended, remove it,"
         return (
-            f"volume {name}: {volume.spoilt} It belongs to QEMU's user, so its guest may have broken out and done that. If the file is right as it is: "
-            f"`{mark_command(self.layout.volume(name), f'volume/{name}')}`; else remove it, and restore a backup or have it made anew."
+            f"volume {name}: {volume.spoilt} It belongs to QEMU's user, so its guest may have broken out and done that. "
+            f"{remedy} and restore a backup or have it made anew."
         )
 
     def change(self, item: Item, have: Found | None) -> Change:

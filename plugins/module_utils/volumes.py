@@ -51,6 +51,7 @@ class Volume:
     :ivar node: Where it can be grown while its guest runs, if anywhere.
     :ivar leftover: Whether an unfinished file is beside it.
     :ivar spoilt: What QEMU's user, whose file it is, has done to it so that nothing can be done with it; "" for nothing.
+    :ivar unmarked: Whether that is only that it has lost its mark.
     """
 
     header: qcow2.Header | None
@@ -61,6 +62,7 @@ class Volume:
     node: Node | None = None
     leftover: bool = False
     spoilt: str = ""
+    unmarked: bool = False
 
 
 def read_bases(layout: Layout, images: Iterable[str]) -> dict[str, qcow2.Header]:
@@ -126,7 +128,7 @@ def _read(layout: Layout, name: str, listed: bool, size: int | None, leaving: bo
         return foreign
     if os.path.islink(path) or header.format != "qcow2" or not (marked or instance_id(name)):
         what = "is no qcow2 image any more" if header.format != "qcow2" else "does not bear our mark"
-        return Volume(None, spoilt=f"{path} {what}.") if theirs and not os.path.islink(path) else foreign
+        return Volume(None, spoilt=f"{path} {what}.", unmarked=header.format == "qcow2") if theirs and not os.path.islink(path) else foreign
     if theirs and (trouble := header.trouble(path)):
         return Volume(None, spoilt=trouble)
     locked = (leaving or (size is not None and size > header.virtual_size)) and qcow2.is_locked(path)

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils.disks import Disk, sound_header
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import read_snapshots
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +58,26 @@ def test_what_makes_an_image_unfit() -> None:
     assert qcow2.parse_header(header(incompatible=2)).corrupt
     assert qcow2.parse_header(header(incompatible=4)).data_file
     assert qcow2.parse_header(header(data_file=b"x.raw")).data_file
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have files of two users")
+@pytest.mark.parametrize("uid", [65534, 4_000_000, 0])
+def test_root_is_told_to_look_at_a_file_as_its_owner(tmp_path: Path, uid: int) -> None:
+    """What its header names, qemu-img opens; the owner may rewrite that while root types."""
+    image = tmp_path / "a b.img"
+    image.write_bytes(header())
+    os.chown(image, uid, uid)
+    user = {65534: "runuser -u nobody -- ", 0: ""}.get(uid, f"setpriv --reuid={uid} --regid={uid} --clear-groups ")
+    assert f"`{user}qemu-img check -f qcow2 '{image}'`" in qcow2.Header("qcow2", 1, corrupt=True).trouble(str(image))
+    assert f"`{user}qemu-img convert -f qcow2 -O qcow2 '{image}' NEW`" in qcow2.Header("qcow2", 1, data_file=True).trouble(str(image))
+    image.write_bytes(header(backing=b"/etc/shadow"))
+    with pytest.raises(ComputeError) as told:
+        sound_header(Disk(str(image), "qcow2"), Layout("/var/lib/compute-service"), str(image))
+    assert f"`{user}qemu-img info -f qcow2 '{image}'`" in str(told.value)
+    image.write_bytes(header()[:60] + struct.pack(">IQ", 1, 1 << 40) + header()[72:])
+    with pytest.raises(ComputeError) as told:
+        read_snapshots(str(image), str(tmp_path))
+    assert f"`{user}qemu-img check -f qcow2 '{image}'`" in str(told.value)
 
 
 def test_files(tmp_path: Path) -> None:

@@ -185,3 +185,10 @@ def test_foreign_is_an_error() -> None:
     for of, item in ((VolumeKind, {"name": "data-1", "size": "1G"}), (ImageKind, CIRROS), (SeedKind, {"name": ID})):
         with pytest.raises(ComputeError, match="did not make"):
             commands(kind(of, **{of.option: [item]}), {item["name"]: Found({}, owned=False)})
+
+
+def test_a_mark_is_advised_only_where_it_is_what_lacks() -> None:
+    kind = VolumeKind({"root": ROOT, "owner": "", "volumes": []})
+    for volume, advised in ((Volume(None, spoilt="It is no qcow2 image any more."), False), (Volume(None, spoilt="It bears no mark.", unmarked=True), True)):
+        words = kind.refusal("data-1", Found({}, raw=volume))
+        assert volume.spoilt in words and ("setfattr" in words) == advised and "restore a backup" in words
