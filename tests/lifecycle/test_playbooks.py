@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 from conftest import ADDRESSES, CLOUD, NODE, OTHER, SMALL_GUESTS, Lab, squeezed
@@ -119,5 +120,8 @@ def test_teardown_keeps_images_when_asked(lab: Lab) -> None:
     for node in (NODE, OTHER):
         files = lab.node("find /var/lib/compute-service -type f -printf '%P\\n'", node).split()
         assert sorted(files) == ["lib/images/debian.img", "lib/images/small.img"]
+    again = lab.play("teardown", teardown_keep_images=True)
+    assert "changed=0" in again and not re.search(r"changed=[1-9]", again)
+    assert squeezed("is kept: lib/images.") in squeezed(again)
     lab.play("teardown")
     assert "lib" not in lab.node("ls /var/lib/compute-service 2>/dev/null || true")
