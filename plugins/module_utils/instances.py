@@ -28,7 +28,8 @@ _OURS = {"start", "stop", "qmp", "qmp.sock", "vnc.sock", "console.sock", "consol
 
 
 _GONE = "start is not there, and systemd runs it all the same."
-_UNMARKED = "start does not bear our mark, and systemd runs it all the same."
+_UNMARKED = "start does not bear our mark."
+_UNMARKED_RUNS = "start does not bear our mark, and systemd runs it all the same."
 
 
 @dataclass
@@ -153,7 +154,7 @@ def read_instances(
         if not instance.files and not os.path.isdir(instance.folder) and not instance.enabled and not instance.managed:
             continue
         if units and not instance.owned and instance.by_systemd:
-            instance.owned, instance.trouble = True, instance.trouble or _UNMARKED
+            instance.owned, instance.trouble = True, instance.trouble or (_UNMARKED_RUNS if instance.managed else _UNMARKED)
         if units and instance.managed and layout.instance(f"compute-{instance.id}").start not in instance.files:
             instance.trouble = instance.trouble or _GONE
         if instance.trouble and instance.name == f"compute-{instance.id}":

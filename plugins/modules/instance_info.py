@@ -137,7 +137,7 @@ instances:
       description: The socket of QEMU's control protocol.
       type: str
     restart_required:
-      description: Whether the QEMU that runs differs from what is written down for its next start.
+      description: Whether the QEMU that runs differs from what is written down for its next start, as far as that can be believed (see RV(instances[].error)).
       type: bool
     restart_reason:
       description: In what it differs.
@@ -185,7 +185,8 @@ def describe(instance: Instance, layout: Layout, console_lines: int) -> dict[str
     where = layout.instance(f"compute-{instance.id}")
     running = instance.running if instance.running is not None else instance.options
     about = qemu.describe(running)
-    reasons = pending(instance, instance.options)
+    # What start says is not what a restart would bring, where that can't be believed.
+    reasons = pending(instance, running if instance.trouble else instance.options)
     state = _state(where.qmp) if instance.pid else None
     addresses = instance.labels.get("addresses")
     entry: dict[str, Any] = {

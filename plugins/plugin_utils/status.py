@@ -168,9 +168,9 @@ def _instance(node: NodeState, entry: Mapping[str, Any], cloud: Cloud, gateways:
     addresses = [str(address) for address in _list(entry.get("addresses")) or _list(labels.get("addresses"))]
     name = str(entry["name"])
     notes = [
+        *([f"can't be believed: {str(entry['error']).rstrip('.')}"] if entry.get("error") else []),
         *([] if name in cloud.instances else ["not declared"]),
         *([f"restart pending: {entry.get('restart_reason')}"] if entry.get("restart_required") else []),
-        *([f"can't be believed: {entry.get('error')}"] if entry.get("error") else []),
         *(["its unit has failed"] if entry.get("unit") == "failed" else []),
     ]
     return {

@@ -10,14 +10,16 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import kvm, process, qemu, systemd
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import pending, read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
+from ansible_collections.ikcloud.compute.plugins.modules import instance_info
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.instance_samples import item
 
 # Holds the lock that QEMU holds on its pidfile, under a name and with arguments like QEMU's.
@@ -255,7 +257,19 @@ def test_what_systemd_starts_at_boot_is_ours_too(layout: Layout, units: Path, mo
     as_systemd(monkeypatch)
     assert not read_instances(layout)[f"compute-{WEB}"].owned
     (units / "multi-user.target.wants" / systemd.unit(WEB)).symlink_to("/nowhere")
-    assert read_instances(layout)[f"compute-{WEB}"].owned
+    about = read_instances(layout)[f"compute-{WEB}"]
+    assert (about.owned, about.power, about.trouble) == (True, "stopped", "start does not bear our mark.")
+    as_systemd(monkeypatch, **{WEB: "active"})
+    assert read_instances(layout)[f"compute-{WEB}"].trouble == "start does not bear our mark, and systemd runs it all the same."
+
+
+def test_a_start_that_is_not_believed_makes_no_restart_pending(layout: Layout) -> None:
+    running = [("-smp", "1"), ("-m", "512")]
+    instance = Instance("web-1", WEB, "/nowhere", options=[], pid=os.getpid(), running=running, trouble="start does not bear our mark.")
+    for outside, reason in (({}, ""), ({"replaced": ["its disk was made anew"], "stale_seed": "its seed differs"}, "its disk was made anew; its seed differs")):
+        told = instance_info.describe(replace(instance, **outside), layout, 0)
+        assert (told["restart_required"], told["restart_reason"], told["error"]) == (bool(reason), reason, instance.trouble)
+    assert instance_info.describe(replace(instance, trouble="", options=[("-smp", "2")]), layout, 0)["restart_required"]
 
 
 def test_nobody_claims_another_ones_name(layout: Layout) -> None:

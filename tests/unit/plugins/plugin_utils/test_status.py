@@ -64,6 +64,13 @@ def test_text_is_golden() -> None:
     assert text == GOLDEN.read_text(encoding="utf-8")
 
 
+def test_what_cant_be_believed_is_the_first_note() -> None:
+    node = reached("ik-node-01", 1)
+    (node.instances or [])[0].update(error="start is not ours.", restart_required=True, restart_reason="its disk was made anew", unit="failed", name="old")
+    note = next(entry["note"] for entry in status(node, reached("ik-node-02", 2)).instances if entry["name"] == "old")
+    assert note == "can't be believed: start is not ours; not declared; restart pending: its disk was made anew; its unit has failed"
+
+
 def test_what_is_declared_and_not_there_is_shown() -> None:
     absent = status(reached("ik-node-01", 1), reached("ik-node-02", 2), **{"instances.web-3": {"image": "bionic", "network": "blue"}}).instances[2]
     assert (absent["name"], absent["power"], absent["note"], absent["login"]) == ("web-3", "absent", "declared, not made yet", "")
