@@ -266,8 +266,9 @@ def test_what_systemd_starts_at_boot_is_ours_too(layout: Layout, units: Path, mo
 def test_a_start_that_is_not_believed_makes_no_restart_pending(layout: Layout) -> None:
     running = [("-smp", "1"), ("-m", "512")]
     instance = Instance("web-1", WEB, "/nowhere", options=[], pid=os.getpid(), running=running, trouble="start does not bear our mark.")
-    for outside, reason in (({}, ""), ({"replaced": ["its disk was made anew"], "stale_seed": "its seed differs"}, "its disk was made anew; its seed differs")):
-        told = instance_info.describe(replace(instance, **outside), layout, 0)
+    outside = replace(instance, replaced=["its disk was made anew"], stale_seed="its seed differs")
+    for seen, reason in ((instance, ""), (outside, "its disk was made anew; its seed differs")):
+        told = instance_info.describe(seen, layout, 0)
         assert (told["restart_required"], told["restart_reason"], told["error"]) == (bool(reason), reason, instance.trouble)
     assert instance_info.describe(replace(instance, trouble="", options=[("-smp", "2")]), layout, 0)["restart_required"]
 

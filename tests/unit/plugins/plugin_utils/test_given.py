@@ -218,4 +218,4 @@ def test_the_table_has_the_variables_that_the_playbooks_read() -> None:
         for name, play in plays():
             if name == playbook:
                 named(play, found, FOLDER)
-        assert {name for name in found if not name.startswith(ours)} - {"now", "omit", "undef", "true", "false"} == set(names), playbook
+        assert {name for name in found if not name.startswith(ours)} - {"now", "omit", "undef", "hostvars", "true", "false"} == set(names), playbook
