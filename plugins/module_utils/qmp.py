@@ -109,7 +109,7 @@ class Qmp:
         messages = [{"execute": command, **({"arguments": arguments} if arguments else {}), "id": next(self._numbers)} for command, arguments in commands]
         deadline = self._deadline()
         found: list[Any] = []
-        current = commands[0][0]
+        current = commands[0][0] if commands else ""
         try:
             self._socket.settimeout(max(0.001, deadline - time.monotonic()))
             self._socket.sendall(b"".join(json.dumps(message, separators=(",", ":")).encode() + b"\n" for message in messages))
