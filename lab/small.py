@@ -15,7 +15,7 @@ from .initramfs import FILES, find_busybox, module_bytes, module_files
 MODULES = ("virtio_net", "isofs", "button", "evdev", "virtio_rng", "virtio_balloon", "af_packet")
 _LOADER = "ld-linux-x86-64.so.2"
 _LIBRARIES = "lib/x86_64-linux-gnu"  # where that loader looks
-# busybox's ping can't be told not to fragment. In usr/bin it is found before that one.
+# busybox's ping can't be told not to fragment. Its shell takes that one all the same, unless the path is given.
 _PROGRAMS = ("usr/sbin/dropbear", "usr/bin/dropbearkey", "usr/bin/ping")
 _DIRECTORIES = (
     "bin", "dev", "etc/acpi/PWRF", "etc/dropbear", "home", "lib/modules/lab", "lib64", "proc", "root", "run", "sbin",

@@ -30,9 +30,13 @@ BOOT_TIMEOUT = 900.0
 NODES = ("ik-node-01", "ik-node-02")
 
 
-def outside() -> str:
-    """Give what the lab serves, as the nodes see it: for an instance, an address of the world outside."""
-    return f"http://10.0.2.2:{os.environ.get('IKCLOUD_LAB_HTTP_PORT') or 22180}/SHA256SUMS"
+def fetch_outside() -> str:
+    """Return the command by which an instance gets what the lab serves: for an instance, that is the world outside.
+
+    It is nc, since busybox's wget, which is linked statically, crashes where a shared libc is there too.
+    """
+    port = os.environ.get("IKCLOUD_LAB_HTTP_PORT") or 22180
+    return f"printf 'GET /SHA256SUMS HTTP/1.0\\r\\n\\r\\n' | nc -w 10 10.0.2.2 {port}"
 
 
 def record_folder() -> Path:

@@ -45,8 +45,8 @@ def test_instance_came_back(host: Hosts, plan: dict[str, Any], name: str) -> Non
 
 
 def test_ping_works_again(host: Hosts, plan: dict[str, Any]) -> None:
-    host("web-1").check_output("ping -n -c 3 -W 10 -M do -s 1422 %s", plan["instances"]["web-2"]["addresses"][0])
-    assert "small.qcow2" in host("web-1").check_output("wget -q -O - -T 30 %s", cloud.outside())
+    host("web-1").check_output("/usr/bin/ping -n -c 3 -W 10 -M do -s 1422 %s", plan["instances"]["web-2"]["addresses"][0])
+    assert "small.qcow2" in host("web-1").check_output(cloud.fetch_outside())
 
 
 def test_powered_off_from_inside_stays_off(host: Hosts, plan: dict[str, Any]) -> None:
