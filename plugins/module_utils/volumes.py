@@ -117,6 +117,7 @@ def _read(layout: Layout, name: str, listed: bool, size: int | None, leaving: bo
         return None
     foreign = Volume(None, owned=False)
     leaving = leaving or not listed
+    theirs = False
     try:
         access = access_of(path)
         # Nobody but root puts a file here. What is wrong with one that QEMU's user can write to may be that user's doing, and stops no other.

@@ -115,7 +115,7 @@ def attempt(call: Callable[[], dict[str, Any]]) -> bool:
 
 def test_offline_growth(root: Path, secret: Path, headers: Callable[..., list[str]]) -> None:
     disk, both, hits = root / f"lib/volumes/{NAME}.img", headers("data", "plain"), 0
-    for _ in range(60):
+    for _try in range(60):
         disk.unlink(missing_ok=True)
         assert attempt(lambda: volumes(root, size="16M"))
         with rewriting(disk, both):
@@ -134,7 +134,7 @@ def test_a_copy_with_a_size(root: Path, secret: Path, headers: Callable[..., lis
     image.parent.mkdir(parents=True)
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "16M"], check=True)
     disk, both, hits = root / f"lib/volumes/{NAME}.img", headers("data", "plain"), 0
-    for _ in range(24):
+    for _try in range(24):
         disk.unlink(missing_ok=True)
         with rewriting(root / f"lib/volumes/.{NAME}.img.new", both):
             attempt(lambda: volumes(root, image="small", copy=True, size="32M"))
@@ -150,7 +150,7 @@ def test_backup_of_a_stopped_instance(root: Path, run: Converge, secret: Path, h
     assert attempt(lambda: volumes(root, size="16M"))
     assert "msg" not in run([machine(power="stopped", user=OWNER)])
     disk, file, both, hits, done = root / f"lib/volumes/{NAME}.img", root / "lib/backups/one/nightly.qcow2", headers("plain", "backing"), 0, 0
-    for _ in range(60):
+    for _try in range(60):
         with rewriting(disk, both, 0.03):
             done += attempt(lambda: backup(root, "created"))
         hits += file.exists() and holds(file, 7)
@@ -166,7 +166,7 @@ def test_snapshot_of_a_stopped_instance(root: Path, run: Converge, secret: Path,
     assert attempt(lambda: snapshot(root, "created"))
     disk, both, hits = root / f"lib/volumes/{NAME}.img", headers("data", "plain"), 0
     content = disk.read_bytes()
-    for _ in range(20):
+    for _try in range(20):
         with rewriting(disk, both):
             attempt(lambda: snapshot(root, "created", name="other"))
         hits += secret.read_bytes() != SECRET

@@ -178,6 +178,7 @@ _LIST = (
         "the cloud on two machines with kernels of their own: GENEVE, NAT, reboot, teardown",
         (("tests/tools/molecule",),),
         (*LAB, "molecule", "tests/examples", "tests/tools/molecule", "tests/tools/*.yml"),
+        short=None,
     ),
 )
 LAYERS = {layer.name: layer for layer in _LIST}
