@@ -319,6 +319,8 @@ class InstanceKind(Kind):
         if creating or drift:
             change.steps.append(MakeFolder(where.folder, 0o750, self._owner(item)))
             change.reasons += [drift] if drift and not creating else []
+        change.steps += [Remove(path, tree=True) for path in now.misplaced]
+        change.reasons += [f"{path} is not a file of ours" for path in now.misplaced]
         record = "" if fits(item["name"], now.id) else f"{item['name']}\n"
         if record and now.files.get(where.record) != (record, 0o644):
             change.steps.append(Write(where.record, record))

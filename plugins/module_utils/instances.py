@@ -15,7 +15,7 @@ from typing import Any
 from ansible_collections.ikcloud.compute.plugins.module_utils import live, qemu, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import side_by_side
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id, misplaced
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import MAX_NAME, fits, mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import command_line, locked_by, taps_held
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked
@@ -28,6 +28,7 @@ _OURS = {"start", "stop", "qmp", "qmp.sock", "vnc.sock", "console.sock", "consol
 
 
 _GONE = "start is not there, and systemd runs it all the same."
+_LOST_START = "start is not there."
 _UNMARKED = "start does not bear our mark."
 _UNMARKED_RUNS = "start does not bear our mark, and systemd runs it all the same."
 
@@ -41,6 +42,7 @@ class Instance:
     :ivar trouble: What is wrong with what QEMU's user can write, a phrase; "" for nothing. It is then read from what root has.
     :ivar files: Text and mode of ``start``, ``stop``, the unit's drop-in and the name that root wrote down, as far as they are there.
     :ivar drop_in_left: Whether of the unit's drop-in only its folder is there, empty: an interrupted run left it.
+    :ivar misplaced: Which of its files something stands in the place of that they can't replace, such as a folder.
     :ivar options: QEMU's options as ``start`` has them.
     :ivar pid: Of the QEMU that runs, else 0.
     :ivar running: The options that it runs with, with all that was plugged in and out since; None when it doesn't, or can't be seen.
@@ -61,6 +63,7 @@ class Instance:
     trouble: str = ""
     files: dict[str, tuple[str, int]] = field(default_factory=dict)
     drop_in_left: bool = False
+    misplaced: list[str] = field(default_factory=list)
     labels: dict[str, Any] = field(default_factory=dict)
     options: qemu.Options = field(default_factory=list)
     pid: int = 0
@@ -267,12 +270,16 @@ def _read(layout: Layout, name: str) -> Instance:
                 problems.append(f"start says that it is {said[:MAX_NAME]}, whose id it does not have.")
     else:
         instance.owned = left_over(where.folder, name)
+        # It is written before these, so no interrupted run leaves them without it.
+        if {where.stop, where.qmp_script, systemd.drop_in_path(identifier)} & instance.files.keys():
+            problems.append(_LOST_START)
     instance.pid = locked_by(where.pid)
     words = command_line(instance.pid) if instance.pid > 0 else None
     if words:
         instance.running = qemu.parse_options(words[1:])
         instance.runs_as = _owner(f"/proc/{instance.pid}")
         claimed.append(dict(instance.running).get("-name", ""))
+    instance.misplaced = misplaced(where.written, where.opened)
     instance.trouble = problems[0] if problems else ""
     instance.name = recorded or next((said for said in claimed if fits(said, identifier)), "") or name
     return instance

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
@@ -103,6 +104,16 @@ class InstancePaths:
         return self._file("console.log")
 
     @property
+    def written(self) -> tuple[str, ...]:
+        """What root writes, and the sockets that QEMU makes: each takes the place of anything but a folder."""
+        return (self.start, self.stop, self.qmp_script, self.qmp, self.vnc, self.console, self.agent)
+
+    @property
+    def opened(self) -> tuple[str, ...]:
+        """What QEMU opens as it starts, which takes for ever where it is a pipe."""
+        return (self.pid, self.console_log)
+
+    @property
     def agent(self) -> str:
         return self._file("agent.sock")
 
@@ -192,6 +203,23 @@ def instance_folder_steps(path: str, owner: str, creating: bool) -> list[Step]:
     """
     step = MakeFolder(path, mode=0o750, owner=owner)
     return [step] if creating or folder_drift(path, 0o750, owner) else []
+
+
+def misplaced(paths: Iterable[str], plain: Collection[str] = ()) -> list[str]:
+    """Return those of an instance's files where QEMU's user has put something that they can't replace.
+
+    :param paths: A folder is in their way.
+    :param plain: Whatever is no plain file is in their way.
+    """
+    modes = {path: _mode(path) for path in (*paths, *plain)}
+    return [path for path, mode in modes.items() if mode and (stat.S_ISDIR(mode) or (path in plain and not stat.S_ISREG(mode)))]
+
+
+def _mode(path: str) -> int:
+    try:
+        return os.lstat(path).st_mode
+    except OSError:
+        return 0
 
 
 def folder_drift(path: str, mode: int, owner: str) -> str:

@@ -10,7 +10,7 @@ import hashlib
 from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import access_steps, belongs_to, finish_step, unfinished
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_folder_steps, instance_id, owner_or_none
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_folder_steps, instance_id, misplaced, owner_or_none
 from ansible_collections.ikcloud.compute.plugins.module_utils.seed_secrets import opened
 from ansible_collections.ikcloud.compute.plugins.module_utils.seeds import MODES, SEED_MODE, Seed, boot_reason, build_step, paths_of, read_seeds, removal_steps
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Step, Write, primary_group
@@ -102,6 +102,7 @@ class SeedKind(Kind):
         for text, file in paths_of(self.layout, name).items():
             if (seed.files.get(text), seed.modes.get(text)) == (texts[text], MODES[text]):
                 continue
+            steps += [Remove(path, tree=True) for path in misplaced([file])]
             # User-data may hold a password's hash or what the user put there, in what was there before too: no diff shows it.
             # For another mode it is written anew too: a chmod might follow a link that QEMU's user laid there meanwhile.
             steps.append(Write(file, texts[text], MODES[text], secret=text == "user-data"))

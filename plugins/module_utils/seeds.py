@@ -21,7 +21,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layo
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import is_marked
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Step, read_plain, remove_file
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Remove, Step, read_plain, remove_file
 
 # Root's, for QEMU's user to read: what a guest is told that it is must not come from whom it may have taken over.
 SEED_MODE = 0o640
@@ -217,7 +217,7 @@ def removal_steps(layout: Layout, name: str) -> list[Step]:
 
     def remove_others() -> None:
         for other in others:
-            remove_file(other)
+            Remove(other, tree=True).run()
 
     def remove_folder() -> None:
         try:

@@ -99,7 +99,7 @@ class Write(Step):
         owner = user_ids(self.owner, self.group) if self.owner else None
         try:
             os.makedirs(folder, mode=0o755, exist_ok=True)
-            remove_file(temporary)
+            Remove(temporary, tree=True).run()
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8") as stream:
                 stream.write(self.content)

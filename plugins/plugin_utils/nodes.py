@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Allocation, Facts, Node, Route, Snapshot
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Allocation, Facts, Instance, Node, Route, Snapshot
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import Reader, shown
 
 NODE_KEYS = ("underlay_address", "uplink", "info")
@@ -42,6 +42,24 @@ def read_nodes(value: object, problems: list[str]) -> dict[str, Node]:
             info = None
         nodes[name] = Node(name, str(address) if address is not None else None, reader.text("uplink"), None if info is None else read_facts(info))
     return nodes
+
+
+def with_declared_names(value: object, instances: Mapping[str, Instance]) -> object:
+    """Give the nodes with the declared names of the instances whose own files don't say any more who they are: their ids still do.
+
+    :param value: As of :func:`read_nodes`.
+    :param instances: What is declared.
+    """
+    names = {f"compute-{instance.id}": name for name, instance in instances.items()}
+    found = {node: _mapping(_mapping(_mapping(spec).get("info")).get("instances")) for node, spec in _mapping(value).items()}
+    named = {name for there in found.values() for name in there}
+    changed: dict[Any, Any] = {}
+    for node, there in found.items():
+        lost = {name: names[name] for name in there if name in names and names[name] not in named}
+        if lost:
+            spec = _mapping(value)[node]
+            changed[node] = {**spec, "info": {**spec["info"], "instances": {lost.get(name, name): instance for name, instance in there.items()}}}
+    return {**_mapping(value), **changed} if changed else value
 
 
 def read_facts(info: Mapping[str, Any]) -> Facts:

@@ -17,7 +17,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.consistency import
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.data_volumes import attachment_problems, locate, pin, settle, undeclared
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import parse
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Snapshot
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import read_nodes, read_snapshot
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import read_nodes, read_snapshot, with_declared_names
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.overcommit import disk_warnings, memory_warnings
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.placement import Scheduler, fewest, place
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.purge import Purge, read_infos
@@ -44,9 +44,12 @@ def make_plan(
     known = read_nodes(nodes, problems)
     # First and alone: what a machine has would count twice below, with advice to remove the one that there is.
     raise_all(machine_problems(list(known.values())))
+    cloud, found = parse(declaration, list(known))
+    named = with_declared_names(nodes, cloud.instances)
+    if named is not nodes:
+        nodes, known = named, read_nodes(named, [])
     if snapshot is None:
         snapshot = read_snapshot(nodes, problems)
-    cloud, found = parse(declaration, list(known))
     problems += found
     problems += node_problems(cloud, list(known.values())) + network_problems(cloud, list(known.values()))
     raise_all(problems)

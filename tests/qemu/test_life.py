@@ -119,12 +119,45 @@ def test_broken_scripts(root: Path, run: Converge, volume: Volume) -> None:
     (folder / "stop").write_text("#!/bin/sh\nexit 1\n", encoding="ascii")
     mended = run([machine()])
     assert [command.split()[-1] for command in mended["commands"]] == [str(folder), f"{folder}/start", f"{folder}/stop"]
+    assert (entry(mended)["action"], entry(mended)["reasons"][-1]) == ("update", "start is not there")
     assert not run([machine()])["changed"]
     (folder / "start").unlink()
     (folder / "stop").write_text("#!/bin/sh\nexit 1\n", encoding="ascii")
     assert "msg" not in run([], state="present", purge=True)
     assert not folder.exists()
     assert not read(root)
+
+
+@pytest.mark.parametrize("power", ["stopped", "running"])
+def test_what_stands_in_the_place_of_its_files_is_removed(root: Path, run: Converge, volume: Volume, tmp_path: Path, power: str) -> None:
+    """QEMU's user can write there what it likes; what that leads to is not touched."""
+    volume(ID)
+    run([machine(power="stopped")])
+    folder = root / f"run/instances/compute-{ID}"
+    for name in ("start", "stop", "qmp"):
+        (folder / name).unlink()
+    for name in ("start", "stop", "qmp", "qmp.sock", "console.sock", "console.log", "vnc.sock", f"compute-{ID}.pid", ".new-start"):
+        (folder / name / "a/b").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    for place in ("start", "qmp.sock/a"):
+        (folder / place / "link").symlink_to(tmp_path / "other")
+    planned = run([machine(power=power)], check=True)
+    done = run([machine(power=power)])
+    assert "msg" not in done and done["commands"] == planned["commands"]
+    assert {f"rm -rf {folder}/start", f"rm -rf {folder}/qmp.sock"} <= set(done["commands"])
+    assert (tmp_path / "other/file").exists() and bool(read(root)["one"].pid) == (power == "running")
+    assert not run([machine(power=power)])["changed"]
+
+
+def test_a_pipe_in_the_place_of_a_log_holds_nobody_up(root: Path, run: Converge, volume: Volume) -> None:
+    volume(ID)
+    run([machine(power="stopped")])
+    folder = root / f"run/instances/compute-{ID}"
+    for name in ("console.log", f"compute-{ID}.pid"):
+        os.mkfifo(folder / name)
+    assert "msg" not in run([machine()])
+    assert read(root)["one"].pid
 
 
 class Killed(BaseException):

@@ -100,6 +100,23 @@ def test_what_is_lost_comes_back(root: Path, run: Converge, lost: str) -> None:
     assert not run(SeedKind, seeds=[SEED])["changed"]
 
 
+def test_a_folder_in_the_place_of_a_file_is_removed(root: Path, run: Converge, tmp_path: Path) -> None:
+    """QEMU's user can make one there; what links in it lead to is not touched."""
+    run(SeedKind, seeds=[SEED])
+    folder = root / f"run/instances/{NAME}"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    for file in ("cloud_init.cfg", "net_1.cfg", "meta_data.cfg"):
+        (folder / file).unlink()
+        (folder / file / "a/b").mkdir(parents=True)
+        (folder / file / "a/link").symlink_to(tmp_path / "other")
+        (folder / f".new-{file}/a").mkdir(parents=True)
+    check = run(SeedKind, check=True, seeds=[SEED])
+    real = run(SeedKind, seeds=[SEED])
+    assert "msg" not in real and check["commands"] == real["commands"] and f"rm -rf {folder}/net_1.cfg" in real["commands"]
+    assert (tmp_path / "other/file").exists() and not run(SeedKind, seeds=[SEED])["changed"]
+
+
 def test_a_link_that_comes_between_the_steps_is_not_followed(root: Path, run: Converge, tmp_path: Path) -> None:
     """The instance's folder is QEMU's user's, who may lay a link there at any moment."""
     secret = tmp_path / "secret"

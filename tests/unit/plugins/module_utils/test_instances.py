@@ -252,6 +252,15 @@ def test_what_systemd_runs_is_ours_whatever_the_files_say(layout: Layout, tmp_pa
     assert about.trouble and not found["db-1"].trouble
 
 
+def test_a_start_that_was_deleted_is_missed(layout: Layout) -> None:
+    """A run writes it before the others: what is there without it was not left by one that was interrupted."""
+    folder = make(layout, name="web-1")
+    (folder / "start").unlink()
+    assert not read_instances(layout)[f"compute-{WEB}"].trouble
+    (folder / "stop").touch()
+    assert read_instances(layout)[f"compute-{WEB}"].trouble == "start is not there."
+
+
 def test_what_systemd_starts_at_boot_is_ours_too(layout: Layout, units: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (make(layout, name="web-1") / "start").write_text("#!/bin/sh\nexec something\n", encoding="utf-8")
     as_systemd(monkeypatch)

@@ -196,3 +196,23 @@ def test_after_a_purge_there_is_nothing_more_to_purge(cloud: tuple[dict[str, Any
 def test_any_node_info_is_taken(value: Any) -> None:
     keys = ("boot_files", "protected", "seeds", "volumes", "kept_bases", "taps", "tunnels", "networks", "images")
     samples.refusal({**samples.talk(), "purge": True}, samples.two_nodes(n1=dict.fromkeys(keys, value)))
+
+
+def test_one_that_is_known_by_its_id_alone_is_the_declared_one() -> None:
+    """Its files don't say any more who it is: it stays where it lives, and does not count as one that goes."""
+    nodes = there(samples.talk())
+    instances = nodes["ik-node-01"]["info"]["instances"]
+    identifier = instances["web-1"]["id"]
+    instances[f"compute-{identifier}"] = {**instances.pop("web-1"), "labels": {}, "error": "start is not there."}
+    # A node with fewer instances, where one that is new would go.
+    nodes["ik-node-00"] = {"underlay_address": "10.10.20.100", "info": {}}
+    plan = make_plan({**samples.talk(), "purge": True, "purge_limit": 0}, nodes)
+    assert plan["instances"]["web-1"]["node"] == "ik-node-01"
+    assert plan["purge"] == {"ik-node-00": {}, "ik-node-01": {}, "ik-node-02": {}} and plan["undeclared"] == {}
+
+
+def test_remains_by_an_id_beside_the_whole_instance_are_no_second_one() -> None:
+    nodes = there(samples.talk())
+    identifier = nodes["ik-node-01"]["info"]["instances"]["web-1"]["id"]
+    nodes["ik-node-02"]["info"]["instances"][f"compute-{identifier}"] = {"id": identifier, "labels": {}, "memory": 1}
+    assert purge(samples.talk(), nodes)["ik-node-02"]["instances"] == [{"name": f"compute-{identifier}", "id": identifier}]
