@@ -137,7 +137,7 @@ options:
         type: str
       vnc:
         description:
-          - V(socket) has the screen at C(vnc.sock) in the folder, for those who may enter it.
+          - V(socket) has the screen at C(vnc.sock) in the folder, for those who may enter it. Root has C(run/vnc) for that.
           - V(loopback) has it at C(127.0.0.1), for every user of the node. It has no password.
         type: str
         choices: [socket, loopback, none]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The scripts ``run/console`` and ``run/qmp``, by which a person speaks to an instance's guest and to its QEMU. They take nothing but python3.
+"""The scripts ``run/console``, ``run/vnc`` and ``run/qmp``, by which a person sees an instance's guest and asks its QEMU. They take nothing but python3.
 
 They are root's, and root may run them: what stands in the instances' folders, which are QEMU's user's, is neither run nor believed.
 """
@@ -11,7 +11,9 @@ from __future__ import annotations
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER
 
-# How both find an instance: by a name that its id fits, or that root has written down, and by its id.
+# What the paths of the sockets begin with that lead to screens.
+_SCREENS = "/run/ikcloud-compute-vnc-"
+# How all of them find an instance: by a name that its id fits, or that root has written down, and by its id.
 _FIND = r"""
 INSTANCES = "%(instances)s"
 
@@ -52,12 +54,15 @@ def find(name, usage):
     return os.path.join(INSTANCES, folder)
 
 
-def connect(path):
+def connect(path, owner=None):
     # The very file that was looked at: a link could lead to anybody's.
     handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if not stat.S_ISSOCK(os.fstat(handle).st_mode):
+        entry = os.fstat(handle)
+        if not stat.S_ISSOCK(entry.st_mode):
             sys.exit("%%s is not a socket." %% path)
+        if owner not in (None, entry.st_uid):
+            sys.exit("%%s belongs to somebody else than the folder that it is in." %% path)
         client = socket.socket(socket.AF_UNIX)
         client.connect("/proc/self/fd/%%d" %% handle)
         return client
@@ -156,6 +161,103 @@ def main():
 main()
 """
 
+_VNC = r"""#!/usr/bin/python3 -I
+# %(owner)s: has a socket of root's lead to the screen of an instance (VNC), for as long as this runs; Ctrl-C leaves.
+# Usage, on the machine with the VNC viewer, which is then told localhost:5901:
+#        ssh -t -L 5901:%(screens)sID.sock root@NODE %(root)s/run/vnc NAME
+# With 8 hex digits for ID, those of its folder compute-ID. Without a name, or with a wrong one, it says which names there are.
+import hashlib
+import os
+import re
+import select
+import signal
+import socket
+import stat
+import sys
+import threading
+%(find)s
+
+# Nobody but root can put anything there.
+SCREENS = "%(screens)s"
+
+
+def pump(source, sink):
+    try:
+        while True:
+            said = source.recv(65536)
+            if not said:
+                break
+            sink.sendall(said)
+    except OSError:
+        pass
+    for end in (source, sink):
+        try:
+            end.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+
+def relay(viewer, folder):
+    try:
+        with viewer, screen(folder) as qemu:
+            back = threading.Thread(target=pump, args=(qemu, viewer), daemon=True)
+            back.start()
+            pump(viewer, qemu)
+            back.join()
+    except (OSError, SystemExit) as error:
+        print("%%s\r" %% error, file=sys.stderr, flush=True)
+
+
+def screen(folder):
+    # QEMU's user made the folder's sockets; another owner's is a trap.
+    return connect(os.path.join(folder, "vnc.sock"), os.stat(folder).st_uid)
+
+
+def serve(listener, folder):
+    while True:
+        ready = select.select([listener, sys.stdin], [], [])[0]
+        if listener in ready:
+            threading.Thread(target=relay, args=(listener.accept()[0], folder), daemon=True).start()
+        # Its end is that of the SSH session, also without a terminal.
+        if sys.stdin in ready and not os.read(sys.stdin.fileno(), 4096):
+            return
+
+
+def leave(number, frame):
+    raise KeyboardInterrupt
+
+
+def main():
+    words = sys.argv[1:]
+    folder = find(words[0] if len(words) == 1 else "", "Usage: vnc NAME")
+    try:
+        screen(folder).close()
+    except OSError as error:
+        sys.exit("%%s does not run, or has no screen: %%s/vnc.sock: %%s" %% (words[0], folder, error.strerror))
+    path = SCREENS + os.path.basename(folder)[len("compute-"):] + ".sock"
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, leave)
+    os.umask(0o177)
+    listener = socket.socket(socket.AF_UNIX)
+    # Whoever has asked last has it; what one that was killed left is replaced too.
+    if os.path.lexists(path):
+        os.unlink(path)
+    listener.bind(path)
+    listener.listen()
+    mine = os.lstat(path).st_ino
+    try:
+        print("The screen of %%s is at %%s. Ctrl-C leaves." %% (words[0], path), flush=True)
+        serve(listener, folder)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if os.path.lexists(path) and os.lstat(path).st_ino == mine:
+            os.unlink(path)
+
+
+main()
+"""
+
 _QMP = r"""#!/usr/bin/python3 -I
 # %(owner)s: has the QEMU of an instance do one command of its control protocol (QMP), and prints the answer.
 # Usage: qmp NAME COMMAND ['{"argument": "value"}']    such as: qmp web-1 query-status
@@ -240,6 +342,21 @@ def console_script(layout: Layout) -> str:
     return f"{layout.root}/run/console"
 
 
+def vnc_script(layout: Layout) -> str:
+    """Give the path of ``run/vnc``."""
+    return f"{layout.root}/run/vnc"
+
+
+def screen_socket(identifier: str) -> str:
+    """Give the path of the socket, root's, that ``run/vnc`` makes."""
+    return f"{_SCREENS}{identifier}.sock"
+
+
+def vnc_text(layout: Layout) -> str:
+    """Give the text of ``run/vnc``."""
+    return _VNC % _words(layout)
+
+
 def qmp_path(layout: Layout) -> str:
     """Give the path of ``run/qmp``."""
     return f"{layout.root}/run/qmp"
@@ -256,5 +373,5 @@ def qmp_text(layout: Layout) -> str:
 
 
 def _words(layout: Layout) -> dict[str, str]:
-    words = {"owner": OWNER, "pattern": OWNER.replace(".", r"\."), "instances": layout.instances}
+    words = {"owner": OWNER, "pattern": OWNER.replace(".", r"\."), "instances": layout.instances, "root": layout.root, "screens": _SCREENS}
     return {**words, "find": (_FIND % words).rstrip("\n")}

@@ -10,7 +10,14 @@ import re
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import run
-from ansible_collections.ikcloud.compute.plugins.module_utils.console import console_script, console_text, qmp_path, qmp_text
+from ansible_collections.ikcloud.compute.plugins.module_utils.console import (
+    console_script,
+    console_text,
+    qmp_path,
+    qmp_text,
+    vnc_script,
+    vnc_text,
+)
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import OWNER
 from ansible_collections.ikcloud.compute.plugins.module_utils.qemu import DEFAULT_GRACE, disks, identifier, paths, volume
@@ -196,6 +203,7 @@ def shared_files(layout: Layout) -> dict[str, tuple[str, int]]:
         trim_script(layout): (_TRIM.format(**words), 0o755),
         console_script(layout): (console_text(layout), 0o755),
         qmp_path(layout): (qmp_text(layout), 0o755),
+        vnc_script(layout): (vnc_text(layout), 0o755),
     }
 
 

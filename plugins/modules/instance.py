@@ -21,8 +21,8 @@ description:
   - Memory, processors, network cards and further disks change while the instance runs. What else differs is written down at once, and takes effect
     with the next start of the instance. Until then the result has RV(results[].restart_required). See O(restart).
   - The script C(qmp) in the folder has QEMU do one command of its control protocol, such as C(qmp query-status). It is how a person makes the
-    changes that RV(commands) lists, as the user whom the folder belongs to. Root has C(run/qmp) and C(run/console) for that, by the instance's name;
-    what stands in the folder QEMU's user could have replaced.
+    changes that RV(commands) lists, as the user whom the folder belongs to. Root has C(run/qmp), C(run/console) and
+    C(run/vnc) for that, by the instance's name; what stands in the folder QEMU's user could have replaced.
   - The guest's serial console is logged to C(console.log) in the folder. With systemd a timer cuts the log each minute to its last
     256 KiB when it has more than 1 MiB; so it holds at most 1 MiB and what a guest says within a minute. Without systemd nothing
     bounds it.

@@ -96,9 +96,9 @@ def on_node(node: Target, command: list[str]) -> str:
     return shlex.join([argv[0], "-t", *argv[1:], shlex.join(command)])
 
 
-def to_socket(node: Target, port: int, path: str) -> str:
-    """Give the command that makes a unix socket of a node a TCP port of this machine, for as long as it runs; empty for a node that is this machine."""
+def with_socket(node: Target, port: int, path: str, command: list[str]) -> str:
+    """Give the command that runs another one on a node and has a unix socket there as a TCP port of this machine; empty for a node that is this machine."""
     if node.local:
         return ""
     argv = node.argv()
-    return shlex.join([argv[0], "-N", "-L", f"{port}:{path}", *argv[1:]])
+    return shlex.join([argv[0], "-t", "-L", f"{port}:{path}", *argv[1:], shlex.join(command)])

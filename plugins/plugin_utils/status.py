@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.ikcloud.compute.plugins.module_utils.console import screen_socket
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import instance_id
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip, ssh
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import one_line, table, width_of
@@ -64,7 +66,11 @@ class Status:
         if ways:
             column = max(width_of(entry["name"]) for entry in ways)
             lines += ["", "LOG IN", *(f"{entry['name']:{column}}  {entry['login']}" for entry in ways)]
-        for key, about in (("log", ""), ("console", ": Ctrl-] leaves it"), ("screen", f": for a VNC viewer, at localhost:{SCREEN_PORT} while this runs")):
+        for key, about in (
+            ("log", ""),
+            ("console", ": Ctrl-] leaves it"),
+            ("screen", f": for a VNC viewer, at localhost:{SCREEN_PORT} while this runs; Ctrl-C ends it"),
+        ):
             example = next((entry for entry in self.instances if entry[key]), None)
             lines += ["", f"{key.upper()} of {example['name']}, as an example{about}", example[key]] if example else []
         missing = [node["name"] for node in self.nodes if node["state"] == "missing"]
@@ -84,7 +90,7 @@ def make_status(cloud: Cloud, nodes: list[NodeState]) -> Status:
     :param cloud: The declaration, as far as it is valid.
     :param nodes: In the inventory's order.
     """
-    found = [(node, entry) for node in nodes for entry in _instances_of(node)]
+    found = _with_declared_names([(node, entry) for node in nodes for entry in _instances_of(node)], cloud)
     networks = _networks(cloud, nodes)
     gateways = {network["network"]: network["gateway_node"] for network in networks}
     by_name = {node.name: node for node in nodes}
@@ -107,6 +113,13 @@ def make_status(cloud: Cloud, nodes: list[NodeState]) -> Status:
             )  # fmt: skip
     status.instances.sort(key=lambda entry: str(entry["name"]))
     return status
+
+
+def _with_declared_names(found: list[tuple[NodeState, Mapping[str, Any]]], cloud: Cloud) -> list[tuple[NodeState, Mapping[str, Any]]]:
+    """Give the instances that have no name any more but their id's the declared one; scripts on the node know them by the former."""
+    named = {entry["name"] for _node, entry in found}
+    lost = {f"compute-{instance.id}": name for name, instance in cloud.instances.items() if name not in named}
+    return [(node, {**entry, "name": lost.get(entry["name"], entry["name"]), "known_as": entry["name"]}) for node, entry in found]
 
 
 def _instances_of(node: NodeState) -> list[Mapping[str, Any]]:
@@ -185,16 +198,17 @@ def _instance(node: NodeState, entry: Mapping[str, Any], cloud: Cloud, gateways:
         "declared": name in cloud.instances,
         "restart_required": bool(entry.get("restart_required")),
         "login": _login(str(labels.get("user") or "ubuntu"), networks, addresses, gateways, nodes) if entry.get("power") == "running" else "",
-        **_ways_in(node.target, entry, name),
+        **_ways_in(node.target, entry, str(entry["known_as"])),
         "note": "; ".join(notes),
     }
 
 
 def _ways_in(target: ssh.Target | None, entry: Mapping[str, Any], name: str) -> Item:
-    """Give the commands that lead to an instance's serial console and to its screen; both are sockets in its folder."""
-    root, instances, _id = str(entry.get("folder") or "").rpartition("/instances/")
+    """Give the commands that lead to an instance's serial console and to its screen: by scripts of root's, for its folder is QEMU's user's."""
+    root, instances, machine = str(entry.get("folder") or "").rpartition("/instances/")
+    identifier = instance_id(machine) or ""
     screen = str(entry.get("vnc") or "")
-    # The script comes with systemd's units. Its log is QEMU's user's file, for nobody to follow who can read more than that.
+    # The scripts come with systemd's units. Its log is QEMU's user's file, for nobody to follow who can read more than that.
     script = f"{root}/console" if instances and entry.get("supervisor") == "systemd" else ""
     log = ssh.on_node(target, [script, "--log", name]) if target is not None and script else ""
     if target is None or entry.get("power") in (None, "stopped"):
@@ -202,7 +216,11 @@ def _ways_in(target: ssh.Target | None, entry: Mapping[str, Any], name: str) -> 
     return {
         "log": log,
         "console": ssh.on_node(target, [script, name]) if script else "",
-        "screen": ssh.to_socket(target, SCREEN_PORT, screen[len("unix:") :]) if screen.startswith("unix:") else "",
+        "screen": (
+            ssh.with_socket(target, SCREEN_PORT, screen_socket(identifier), [f"{root}/vnc", name])
+            if script and identifier and screen.startswith("unix:")
+            else ""
+        ),
     }
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils.console import console_text, qmp_text
+from ansible_collections.ikcloud.compute.plugins.module_utils.console import console_text, qmp_text, vnc_text
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 
 
@@ -32,6 +33,7 @@ def root() -> Iterator[Path]:
         (path / "run/instances/other").mkdir()
         (path / "run/console").write_text(console_text(Layout(str(path))), encoding="utf-8")
         (path / "run/qmp").write_text(qmp_text(Layout(str(path))), encoding="utf-8")
+        (path / "run/vnc").write_text(vnc_text(Layout(str(path))).replace("/run/ikcloud-compute-vnc-", f"{path}/vnc-"), encoding="utf-8")
         yield path
 
 
@@ -189,3 +191,63 @@ def test_qemu_that_refuses_or_is_none_is_said(root: Path) -> None:
     for words, message in ((("web-1",), "Usage: qmp NAME COMMAND"), (("web-1", "quit", "{"), "the arguments are not JSON")):
         done = subprocess.run([sys.executable, "-I", str(root / "run/qmp"), *words], check=False, capture_output=True, text=True)
         assert done.returncode == 1 and message in done.stderr
+
+
+def viewed(root: Path) -> bytes:
+    """See what a viewer hears first at the socket that ``vnc`` makes."""
+    with socket.socket(socket.AF_UNIX) as viewer:
+        viewer.settimeout(20)
+        viewer.connect(str(root / "vnc-0a1b2c3d.sock"))
+        return viewer.recv(100)
+
+
+def answer(screen: socket.socket) -> None:
+    """Be a QEMU's screen: greet each viewer, and hear what it says."""
+
+    def serve() -> None:
+        while True:
+            viewer, _address = screen.accept()
+            with viewer, contextlib.suppress(OSError):  # who only looks whether it answers is gone at once
+                viewer.sendall(b"RFB 003.008\n")
+                while viewer.recv(100):
+                    pass
+
+    screen.listen()
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def test_a_screen_is_shown_by_a_socket_of_roots(root: Path) -> None:
+    (root / "vnc-0a1b2c3d.sock").touch()  # one that was killed left it
+    with socket.socket(socket.AF_UNIX) as screen:
+        screen.bind(str(root / "run/instances/compute-0a1b2c3d/vnc.sock"))
+        answer(screen)
+        command = [sys.executable, "-I", str(root / "run/vnc"), "web-1"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as person:
+            assert person.stdout and person.stderr and person.stdin
+            assert person.stdout.readline() == f"The screen of web-1 is at {root}/vnc-0a1b2c3d.sock. Ctrl-C leaves.\n"
+            assert (root / "vnc-0a1b2c3d.sock").stat().st_mode & 0o777 == 0o600
+            assert viewed(root) == viewed(root) == b"RFB 003.008\n"
+            # QEMU's user can lay a link there at any moment.
+            (root / "run/instances/compute-0a1b2c3d/vnc.sock").rename(root / "other.sock")
+            (root / "run/instances/compute-0a1b2c3d/vnc.sock").symlink_to(root / "other.sock")
+            assert viewed(root) == b""
+            assert person.stderr.readline().strip() == f"{root}/run/instances/compute-0a1b2c3d/vnc.sock is not a socket."
+            person.stdin.close()
+            assert person.wait(20) == 0
+    assert not (root / "vnc-0a1b2c3d.sock").exists()
+
+
+@pytest.mark.parametrize(("left", "words"), [("link", "is not a socket."), ("owner", "belongs to somebody else"), ("", "does not run, or has no screen")])
+def test_a_screen_that_is_none_is_not_shown(root: Path, left: str, words: str) -> None:
+    path = root / "run/instances/compute-0a1b2c3d/vnc.sock"
+    if left == "owner" and os.geteuid():
+        pytest.skip("only root can give files away")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(root / "other.sock" if left != "owner" else path))
+        other.listen()
+        if left == "link":
+            path.symlink_to(root / "other.sock")
+        elif left == "owner":
+            os.chown(path.parent, 65534, 65534)
+        done = subprocess.run([sys.executable, "-I", str(root / "run/vnc"), "web-1"], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 1 and words in done.stderr and not (root / "vnc-0a1b2c3d.sock").exists()

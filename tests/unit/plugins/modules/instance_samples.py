@@ -129,6 +129,7 @@ SHARED = [
     f"install -D -m 0755 /dev/stdin {ROOT}/run/trim-console-logs",
     f"install -D -m 0755 /dev/stdin {ROOT}/run/console",
     f"install -D -m 0755 /dev/stdin {ROOT}/run/qmp",
+    f"install -D -m 0755 /dev/stdin {ROOT}/run/vnc",
 ]
 
 

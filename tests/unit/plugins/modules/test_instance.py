@@ -238,6 +238,7 @@ def test_remove_and_the_last_one_takes_all() -> None:
         f"rm -f {ROOT}/run/trim-console-logs",
         f"rm -f {ROOT}/run/console",
         f"rm -f {ROOT}/run/qmp",
+        f"rm -f {ROOT}/run/vnc",
         "systemctl daemon-reload",
     ]
     assert left == {}

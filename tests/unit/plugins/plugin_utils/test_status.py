@@ -71,6 +71,16 @@ def test_what_cant_be_believed_is_the_first_note() -> None:
     assert note == "can't be believed: start is not ours; not declared; restart pending: its disk was made anew; its unit has failed"
 
 
+def test_one_that_is_known_by_its_id_alone_is_the_declared_one() -> None:
+    node = reached("ik-node-01", 1)
+    entry = (node.instances or [])[0]
+    entry.update(name=f"compute-{entry['id']}", power="stopped", error="start is not there.")
+    found = status(node, reached("ik-node-02", 2)).instances
+    assert [entry["name"] for entry in found] == ["web-1", "web-2"]
+    assert (found[0]["note"], found[0]["declared"]) == ("can't be believed: start is not there", True)
+    assert found[0]["log"].endswith(f"/console --log compute-{entry['id']}'")
+
+
 def test_what_is_declared_and_not_there_is_shown() -> None:
     absent = status(reached("ik-node-01", 1), reached("ik-node-02", 2), **{"instances.web-3": {"image": "bionic", "network": "blue"}}).instances[2]
     assert (absent["name"], absent["power"], absent["note"], absent["login"]) == ("web-3", "absent", "declared, not made yet", "")
