@@ -48,7 +48,7 @@ class Instance:
     :ivar running: The options that it runs with, with all that was plugged in and out since; None when it doesn't, or can't be seen.
     :ivar runs_as: The user whose process it is; "" where that can't be seen.
     :ivar truth: What it said over QMP, where it was asked and has answered.
-    :ivar silent: Whether it was asked and has not answered.
+    :ivar silent: Why it has not answered as QEMU does, a sentence, where it was asked and runs; "" when it has.
     :ivar replaced: Which of its disks were replaced since it has them open, a phrase each; looked at where QEMU was asked.
     :ivar stale_seed: Why it has to boot to take up its seed, or empty; likewise.
     :ivar lost: Taps of its cards that were deleted since it has them open; likewise.
@@ -70,7 +70,7 @@ class Instance:
     running: qemu.Options | None = None
     runs_as: str = ""
     truth: live.Truth | None = None
-    silent: bool = False
+    silent: str = ""
     replaced: list[str] = field(default_factory=list)
     stale_seed: str = ""
     lost: frozenset[str] = frozenset()
@@ -184,10 +184,12 @@ def _named_by_links(identifier: str) -> str:
 
 def _talk(instance: Instance, layout: Layout) -> None:
     started = instance.running or []
-    instance.truth = live.ask(layout.instance(f"compute-{instance.id}").qmp, started)
-    if instance.truth is None:
+    where = layout.instance(f"compute-{instance.id}")
+    try:
+        instance.truth = live.ask(where.qmp, started)
+    except ComputeError as error:
         # It may have ended between two looks.
-        instance.silent = locked_by(layout.instance(f"compute-{instance.id}").pid) == instance.pid
+        instance.silent = error.message if locked_by(where.pid) == instance.pid else ""
     else:
         instance.running = live.corrected(started, instance.truth, instance.options)
     # Of what it has now: a disk that was detached is nobody's to lock. Of one that is silent only its own disk is sure to be still there.

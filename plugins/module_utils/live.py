@@ -11,7 +11,6 @@ from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.answers import LONGEST_WORD, Answer, readable
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
 
 # A QEMU that is busy under emulation is given this long; then its command line has to do.
@@ -77,18 +76,15 @@ class Truth:
     idle_cpus: int = 0
 
 
-def ask(path: str, started: qemu.Options) -> Truth | None:
+def ask(path: str, started: qemu.Options) -> Truth:
     """Ask a QEMU what it has.
 
     :param path: Its QMP socket.
     :param started: The options on its command line.
-    :returns: None when it does not answer.
+    :raises ComputeError: When it has ended, or does not answer as QEMU does.
     """
-    try:
-        with Qmp(path, TIMEOUT) as qmp:
-            return _ask(qmp, former(started))
-    except ComputeError:
-        return None  # it has ended, or does not answer as QEMU does
+    with Qmp(path, TIMEOUT) as qmp:
+        return _ask(qmp, former(started))
 
 
 def former(started: qemu.Options) -> frozenset[str]:

@@ -144,7 +144,8 @@ instances:
       type: str
     error:
       description:
-        - What is wrong with what QEMU's user can write of it, such as a C(start) without our mark; empty if nothing is.
+        - What is wrong with what QEMU's user can write of it, such as a C(start) without our mark, and why its QEMU does not answer, or not as
+          QEMU does; empty if nothing is.
         - The rest is then as far as it can be believed. P(ikcloud.compute.compute#role) writes its files anew if it is declared.
       type: str
     snapshots:
@@ -173,7 +174,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu, qmp
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, read_instances
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_ROOT, Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_ROOT, InstancePaths, Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
 from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import own_snapshots, read_snapshots
 
 # How much of the end of a console log is looked at.
@@ -187,7 +189,7 @@ def describe(instance: Instance, layout: Layout, console_lines: int) -> dict[str
     about = qemu.describe(running)
     # What start says is not what a restart would bring, where that can't be believed.
     reasons = pending(instance, running if instance.trouble else instance.options)
-    state = _state(where.qmp) if instance.pid else None
+    state, silent = _state(instance, where) if instance.pid else (None, "")
     addresses = instance.labels.get("addresses")
     entry: dict[str, Any] = {
         "name": instance.name,
@@ -207,7 +209,7 @@ def describe(instance: Instance, layout: Layout, console_lines: int) -> dict[str
         "qmp": where.qmp,
         "restart_required": bool(reasons),
         "restart_reason": "; ".join(reasons),
-        "error": instance.trouble,
+        "error": " ".join(phrase for phrase in (instance.trouble, instance.silent or silent) if phrase),
         "snapshots": _snapshots(instance.id, about["disks"], layout),
     }
     if console_lines > 0:
@@ -215,11 +217,15 @@ def describe(instance: Instance, layout: Layout, console_lines: int) -> dict[str
     return entry
 
 
-def _state(path: str) -> str | None:
+def _state(instance: Instance, where: InstancePaths) -> tuple[str | None, str]:
+    """Ask QEMU for its run state.
+
+    :returns: The state, and why there is none; "" too when it has ended meanwhile.
+    """
     try:
-        return qmp.status(path, timeout=5)
-    except ComputeError:
-        return None
+        return qmp.status(where.qmp, timeout=5), ""
+    except ComputeError as error:
+        return None, error.message if locked_by(where.pid) == instance.pid else ""
 
 
 def _sizes(path: str, layout: Layout) -> dict[str, int | None]:

@@ -316,7 +316,7 @@ def test_one_that_is_silent_is_restarted_whatever_it_has(root: Path, run: Conver
     disk.rename(root / "former.img")
     volume(ID)
     with monkeypatch.context() as patch:
-        patch.setattr(live, "ask", lambda path, started: None)
+        patch.setattr(live, "TIMEOUT", 0.0)
         done = run([want], restart="when_required")
         assert read_instances(Layout(str(root)), units=False)["one"].pid not in (0, pid), done
     assert "msg" not in run([want]) and not run([want])["changed"]

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import commands, engine, kvm, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils import commands, engine, kvm, live, qemu
+from ansible_collections.ikcloud.compute.plugins.module_utils.console import vnc_text
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
@@ -158,6 +161,49 @@ def test_a_pipe_in_the_place_of_a_log_holds_nobody_up(root: Path, run: Converge,
         os.mkfifo(folder / name)
     assert "msg" not in run([machine()])
     assert read(root)["one"].pid
+
+
+def test_a_viewer_is_led_to_the_screen(root: Path, run: Converge, volume: Volume) -> None:
+    volume(ID)
+    run([machine()])
+    script, lead = root / "vnc", f"{root}/vnc-"
+    script.write_text(vnc_text(Layout(str(root))).replace("/run/ikcloud-compute-vnc-", lead), encoding="utf-8")
+    with subprocess.Popen([sys.executable, "-I", str(script), "one"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as person:
+        assert person.stdout and person.stdin and "Ctrl-C leaves" in person.stdout.readline()
+        with socket.socket(socket.AF_UNIX) as viewer:
+            viewer.settimeout(20)
+            viewer.connect(f"{lead}{ID}.sock")
+            assert viewer.recv(12) == b"RFB 003.008\n"  # RFC 6143, section 7.1.1
+            viewer.sendall(b"RFB 003.008\n")
+            assert viewer.recv(2) == b"\x01\x01"  # one kind of security: none
+        person.stdin.close()
+        assert person.wait(20) == 0
+
+
+@pytest.mark.parametrize("says", [b"", b"[]\n" * 9, b'{"QMP": {}}\nnonsense\n'])
+def test_a_qemu_that_talks_nonsense_is_named(root: Path, run: Converge, volume: Volume, says: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its user can have anybody listen at its socket. Its neighbour is shown as ever."""
+    monkeypatch.setattr(live, "TIMEOUT", 2.0)
+    volume(ID)
+    volume(short_id("instance", "two"))
+    run([machine(), machine("two")])
+    path = root / f"run/instances/compute-{ID}/qmp.sock"
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as liar:
+        liar.bind(str(path))
+        liar.listen()
+
+        def lie() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client = liar.accept()[0]
+                    client.sendall(says)
+                    client.shutdown(socket.SHUT_WR)
+
+        threading.Thread(target=lie, daemon=True).start()
+        found = {name: describe(instance, Layout(str(root)), 0) for name, instance in read_instances(Layout(str(root)), units=False, talk=True).items()}
+    assert str(path) in found["one"]["error"] and (found["one"]["power"], found["one"]["state"]) == ("running", None)
+    assert (found["two"]["error"], found["two"]["power"], found["two"]["state"]) == ("", "running", "running")
 
 
 class Killed(BaseException):

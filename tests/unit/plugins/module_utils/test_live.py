@@ -217,8 +217,9 @@ def test_foreign_device_is_seen() -> None:
     assert qemu.differences(live.corrected(started, truth, started), started) == ["`-device qemu-xhci,id=usb` is there, not declared"]
 
 
-def test_silent_qemu_is_none(tmp_path: Any) -> None:
-    assert live.ask(str(tmp_path / "none"), []) is None
+def test_silent_qemu_is_an_error(tmp_path: Any) -> None:
+    with pytest.raises(ComputeError, match="does not answer"):
+        live.ask(str(tmp_path / "none"), [])
 
 
 def test_step_names_what_is_typed() -> None:

@@ -105,7 +105,7 @@ def test_disk_outside_of_the_sandbox_waits() -> None:
 def test_silent_qemu_is_left_alone() -> None:
     """What does not answer is not restarted for what its command line no longer says."""
     kind, have = running(TALK)
-    raw = replace(have["web-1"].raw, silent=True)
+    raw = replace(have["web-1"].raw, silent="QEMU does not answer.")
     changes, _have = after(again(kind, {**TALK, "cpu": 3}, restart="when_required"), {"web-1": Found(have["web-1"].props, True, raw)})
     assert commands(changes) == [f"install -D -m 0755 /dev/stdin {FOLDER}/start"]
     assert "QEMU does not answer" in changes[0].warnings[0]
