@@ -25,8 +25,12 @@ class ComputeError(Exception):
         return f"{self.message} {self.hint}".rstrip()
 
 
+# How many problems are listed; a person mends those first.
+_LISTED = 20
+
+
 def raise_all(problems: list[str]) -> None:
-    """Raise one error that lists every problem, so that the user mends them in one round.
+    """Raise one error that lists the problems, a line each, so that the user mends them in one round; of very many the first.
 
     :param problems: Sentences; nothing is raised when there are none.
     :raises ComputeError: When there is at least one problem.
@@ -35,4 +39,6 @@ def raise_all(problems: list[str]) -> None:
         return
     if len(problems) == 1:
         raise ComputeError(problems[0])
-    raise ComputeError(f"{len(problems)} problems: " + " ".join(f"({number}) {text}" for number, text in enumerate(problems, 1)))
+    lines = [f"({number}) {text}" for number, text in enumerate(problems[:_LISTED], 1)]
+    left = len(problems) - _LISTED
+    raise ComputeError("\n".join([f"{len(problems)} problems:", *lines, *([f"... and {left} more."] if left > 0 else [])]))

@@ -230,7 +230,7 @@ def parse_script(text: str, problems: list[str] | None = None) -> tuple[str, dic
     if not header:
         return None
     try:
-        labels = parse_json(header.group(2), "the labels in start")
+        labels = parse_json(header.group(2), "the line of the labels in start")
     except ComputeError as error:
         labels = {}
         problems.append(error.message)

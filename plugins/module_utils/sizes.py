@@ -10,7 +10,9 @@ import re
 SECTOR = 512
 # Units are powers of 1024 however they are written (10G, 10GB, 10Gi, 10 GiB), as qemu-img's are. Not more digits than any size needs.
 _SIZE = re.compile(r" *([0-9]{1,18})(?:\.([0-9]{1,9}))? *(?:([KMGT])i?)?(B?) *", re.IGNORECASE)
-_LIKELY = re.compile(r"([0-9]{1,9}(?:[.,][0-9]{1,9})?)\s*([KMGT]?)", re.IGNORECASE)
+_LIKELY = re.compile(r"(?<![0-9.,])([0-9]{1,9}(?:[.,][0-9]{1,9})?)(?![0-9])(?:e\+?([0-9]{1,2})\b)?\s*([KMGTB]?)", re.IGNORECASE)
+# So many K, or bytes, were rather M than G.
+_MANY = 100
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # QEMU's offsets are signed 64-bit numbers; nothing near that is a disk.
 _MAX = 1 << 60
@@ -45,16 +47,22 @@ def read_disk_size(value: object) -> int:
     return size
 
 
-def likely(value: object, low: int, high: int) -> str:
-    """Offer the size that was likely meant, as a sentence with a blank before it; "" where there is none from ``low`` to ``high`` bytes."""
+def likely(value: object, low: int, high: int, plain: str = "") -> str:
+    """Offer the size that was likely meant, as a sentence with a blank before it; "" where there is none from ``low`` to ``high`` bytes.
+
+    :param plain: The unit of a number without one, as of :func:`read_bytes`.
+    """
     match = _LIKELY.search(str(value)) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else None
     if match:
         number = match.group(1).replace(",", ".")
-        number = number[:-2] if number.endswith(".0") else number
-        for unit in (match.group(2).upper(), "G", "M"):
-            size = read_bytes(number + unit) if unit else None
+        number = f"{float(number) * 10 ** int(match.group(2)):.9f}".rstrip("0") if match.group(2) else number
+        number = number.removesuffix(".0").removesuffix(".")
+        unit = match.group(3).upper()
+        larger = ("M", "G") if unit in ("K", "B") and float(number) >= _MANY else ("G", "M")
+        for guess in (unit if unit != "B" else "", plain, *larger):
+            size = read_bytes(number + guess) if guess else None
             if size is not None and low <= size <= high:
-                return f" Did you mean {number}{unit}?"
+                return f" Did you mean {number}{guess}?"
     return ""
 
 

@@ -110,9 +110,11 @@ instances:
     declared: {description: Whether it is declared., type: bool}
     restart_required: {description: Whether a change waits for a restart., type: bool}
     login: {description: The command that logs in; empty if there is none., type: str}
+    no_login: {description: Why there is none although it runs; empty otherwise., type: str}
     log: {description: The command that follows what its serial console says; empty if there is none., type: str}
     console: {description: The command that joins its serial console; empty if it does not run., type: str}
     screen: {description: The command that makes its screen a VNC port of the controller; empty if it does not run or has none., type: str}
+    error: {description: As M(ikcloud.compute.instance_info) says; empty if nothing is wrong., type: str}
     note: {description: What else is to be said of it., type: str}
 missing_nodes:
   description: Nodes of the group of which nothing is known in this run.

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import instance_id
 
 Item = dict[str, Any]
 # The kinds of change, in the order of the totals.
@@ -34,13 +36,17 @@ _BY_ACTION = {"create": "create", "update": "live", "delete": "destroy"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One change of one resource, or a restart that is pending (``effect`` is then ``pending``)."""
+    """One change of one resource, or a restart that is pending (``effect`` is then ``pending``).
+
+    :ivar machine: The instance that it is of, ``compute-<id>``; "" for none.
+    """
 
     node: str
     kind: str
     name: str
     effect: str
     reason: str = ""
+    machine: str = ""
 
     def as_data(self) -> Item:
         """Give it as JSON has it."""
@@ -92,11 +98,18 @@ class Changes:
         return [entry for entry in self.entries if entry.effect == "pending"]
 
     def totals(self) -> dict[str, int]:
-        """Count the entries by kind of change."""
+        """Count the entries by kind of change. An instance that is rebuilt counts once: its disk, its seed and its restart are one."""
         counted = dict.fromkeys((*EFFECTS, "pending"), 0)
+        rebuilt = {(entry.node, entry.machine) for entry in self.entries if entry.effect == "rebuild" and entry.machine}
         for entry in self.entries:
-            counted[entry.effect] += 1
+            if entry.effect not in ("rebuild", "restart") or (entry.node, entry.machine) not in rebuilt:
+                counted[entry.effect] += 1
+        counted["rebuild"] += len(rebuilt)
         return counted
+
+    def of(self, nodes: Collection[str]) -> Changes:
+        """Give what was changed on some nodes, for a line that sums it up."""
+        return Changes(entries=[entry for entry in self.entries if entry.node in nodes], reached=[node for node in self.reached if node in nodes])
 
     def as_data(self) -> Item:
         """Give all of it as JSON has it."""
@@ -151,7 +164,8 @@ def _failure(node: NodeResults) -> str:
             return NOT_REACHED
         if result.get("failed"):
             failed = [mapping(entry) for entry in sequence(result.get("results")) if mapping(entry).get("failed")]  # of a loop
-            return f"has failed: {(failed or [result])[0].get('msg') or result.get('msg') or 'without a word'}"
+            words = (failed or [result])[0].get("msg") or result.get("msg") or "without a word"
+            return f"has failed: {' '.join(str(words).split(chr(10)))}"
     return ""
 
 
@@ -170,9 +184,10 @@ def _entries(node: NodeResults, variable: str, kind: str, result: Mapping[Any, A
         name = str(entry.get("name"))
         # Names of resources have no dot: these are units and settings that all resources of a kind share.
         what = "system" if "." in name else kind
+        machine = name if instance_id(name) else f"compute-{entry['id']}" if kind == "instance" and entry.get("id") else ""
         effect = entry.get("effect") or _BY_ACTION.get(str(entry.get("action")), "none")
         if effect in EFFECTS and "error" not in entry:
-            found.append(Entry(node.name, what, name, str(effect), _reason(str(effect), entry)))
+            found.append(Entry(node.name, what, name, str(effect), _reason(str(effect), entry), machine))
         # Of a seed, and of a disk that is made anew, the instance says it, which knows too whether it is just being restarted.
         if entry.get("restart_required") and kind != "seed" and effect != "rebuild":
             found.append(Entry(node.name, what, name, "pending", str(entry.get("restart_reason") or "")))

@@ -67,11 +67,12 @@ def summary_line(changes: Changes, check_mode: bool = False) -> str:
     if check_mode:
         return f"Nothing was changed in check mode. {totals_line(changes, planned=True)}"
     lost = [node for node, why in changes.missing.items() if why != NOT_IN_RUN]
-    head = "Done on all nodes: "
     if lost:
-        head = f"NOT DONE on {', '.join(lost)}: not reached, or failed above; run again when it is mended. On the others: "
-    elif changes.missing:
-        head = f"Done, without {', '.join(changes.missing)}: "
+        there, others = changes.of(lost), changes.of(changes.reached)
+        head = f"NOT DONE on {', '.join(lost)}: not reached, or failed above; run again when it is mended."
+        before = f" Before that: {totals_line(there, planned=False)}" if there.changes else ""
+        return f"{head}{before} On the others: {totals_line(others, planned=False)}"
+    head = f"Done, without {', '.join(changes.missing)}: " if changes.missing else "Done on all nodes: "
     return head + totals_line(changes, planned=False)
 
 

@@ -275,7 +275,7 @@ def _memory(reader: Reader, key: str) -> int | None:
     if value is None:
         return None
     size = read_bytes(value, plain="M")
-    guess = likely(value, MIN_MEMORY << 20, MAX_MEMORY << 20)
+    guess = likely(value, MIN_MEMORY << 20, MAX_MEMORY << 20, plain="M")
     if size is None or size % (1 << 20):
         reader.add(key, f"{shown(value)} is not an amount of memory; write MiB as a number, such as 4096, or with a unit, such as 4G.{guess}")
         return None

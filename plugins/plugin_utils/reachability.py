@@ -73,4 +73,6 @@ def _within(route: Route, network: Network) -> bool:
 
 
 def _text(route: Route) -> str:
+    if route.link == "*":  # proc(5) has that where there is none
+        return f"{route.to} (blackhole)"
     return f"{route.to}{'' if route.via is None else f' via {route.via}'} dev {route.link}"

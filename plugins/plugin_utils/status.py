@@ -20,6 +20,8 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import one_
 Item = dict[str, Any]
 # VNC's display 1 on the user's machine (RFC 6143: 5900 and the display); 0 may be their own screen.
 SCREEN_PORT = 5901
+# The commands of which one instance's are shown, and what a person has to know of them.
+WAYS_IN = {"log": "", "console": ": Ctrl-] leaves it", "screen": f": for a VNC viewer, at localhost:{SCREEN_PORT} while this runs; Ctrl-C ends it"}
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -62,16 +64,13 @@ class Status:
         if any(entry["note"] for entry in self.instances):
             heads, rows = (*heads, "note"), [[*row, entry["note"]] for row, entry in zip(rows, self.instances)]
         lines += ["", *table("INSTANCES", heads, rows, width)]
-        ways = [entry for entry in self.instances if entry["login"]]
+        ways = [entry for entry in self.instances if entry["login"] or entry["no_login"]]
         if ways:
             column = max(width_of(entry["name"]) for entry in ways)
-            lines += ["", "LOG IN", *(f"{entry['name']:{column}}  {entry['login']}" for entry in ways)]
-        for key, about in (
-            ("log", ""),
-            ("console", ": Ctrl-] leaves it"),
-            ("screen", f": for a VNC viewer, at localhost:{SCREEN_PORT} while this runs; Ctrl-C ends it"),
-        ):
-            example = next((entry for entry in self.instances if entry[key]), None)
+            lines += ["", "LOG IN", *(f"{entry['name']:{column}}  {entry['login'] or 'no way: ' + entry['no_login']}" for entry in ways)]
+        for key, about in WAYS_IN.items():
+            # One that can't be believed is the example where there is no other one.
+            example = min((entry for entry in self.instances if entry[key]), key=lambda entry: bool(entry["error"]), default=None)
             lines += ["", f"{key.upper()} of {example['name']}, as an example{about}", example[key]] if example else []
         missing = [node["name"] for node in self.nodes if node["state"] == "missing"]
         if missing:
@@ -107,7 +106,7 @@ def make_status(cloud: Cloud, nodes: list[NodeState]) -> Status:
                     "name": instance.name, "id": instance.id, "node": instance.node, "power": "unknown" if unknown else "absent",
                     "networks": [nic.network for nic in instance.nics], "addresses": [nic.address for nic in instance.nics if nic.address],
                     "cpu": instance.cpu, "memory": instance.memory, "declared": True, "restart_required": False,
-                    "login": "", "log": "", "console": "", "screen": "",
+                    "login": "", "no_login": "", "log": "", "console": "", "screen": "", "error": "",
                     "note": f"may live on {' or '.join(missing)}" if unknown else "declared, not made yet",
                 }
             )  # fmt: skip
@@ -180,6 +179,7 @@ def _instance(node: NodeState, entry: Mapping[str, Any], cloud: Cloud, gateways:
     networks = [str(network) for network in _list(labels.get("networks"))]
     addresses = [str(address) for address in _list(entry.get("addresses")) or _list(labels.get("addresses"))]
     name = str(entry["name"])
+    login, no_login = _login(str(labels.get("user") or "ubuntu"), networks, addresses, gateways, nodes) if entry.get("power") == "running" else ("", "")
     notes = [
         *([f"can't be believed: {str(entry['error']).rstrip('.')}"] if entry.get("error") else []),
         *([] if name in cloud.instances else ["not declared"]),
@@ -197,8 +197,10 @@ def _instance(node: NodeState, entry: Mapping[str, Any], cloud: Cloud, gateways:
         "memory": entry.get("memory"),
         "declared": name in cloud.instances,
         "restart_required": bool(entry.get("restart_required")),
-        "login": _login(str(labels.get("user") or "ubuntu"), networks, addresses, gateways, nodes) if entry.get("power") == "running" else "",
+        "login": login,
+        "no_login": no_login,
         **_ways_in(node.target, entry, str(entry["known_as"])),
+        "error": str(entry.get("error") or ""),
         "note": "; ".join(notes),
     }
 
@@ -224,15 +226,23 @@ def _ways_in(target: ssh.Target | None, entry: Mapping[str, Any], name: str) -> 
     }
 
 
-def _login(user: str, networks: list[str], addresses: list[str], gateways: Mapping[str, Any], nodes: Mapping[str, NodeState]) -> str:
-    """Only the node with the gateway has an address in a network, so the way leads over it."""
+def _login(user: str, networks: list[str], addresses: list[str], gateways: Mapping[str, Any], nodes: Mapping[str, NodeState]) -> tuple[str, str]:
+    """Only the node with the gateway has an address in a network, so the way leads over it.
+
+    :returns: The command, else why there is none.
+    """
     if not _USER.fullmatch(user):
-        return ""  # labels are QEMU's user's to write: ssh would take a user that begins with "-" for an option
-    for network, address in zip(networks, addresses):
-        gateway = nodes.get(gateways.get(network) or "")
-        if gateway is not None and gateway.target is not None and ip.parse_address(address) is not None:
-            return ssh.login(gateway.target, user, address)
-    return ""
+        return "", "the user that its files name can be none"  # ssh would take one that begins with "-" for an option
+    valid = [(network, address) for network, address in zip(networks, addresses) if ip.parse_address(address) is not None]
+    if not valid:
+        return "", "its files name no address"
+    over = [(nodes[gateways[network]], address) for network, address in valid if gateways.get(network) in nodes]
+    for gateway, address in over:
+        if gateway.target is not None:
+            return ssh.login(gateway.target, user, address), ""
+    if over:
+        return "", f"{over[0][0].name} is not reached by SSH"
+    return "", f"no node has an address in {', '.join(network for network, _address in valid)}"
 
 
 def _list(value: object) -> list[Any]:

@@ -74,7 +74,7 @@ def test_problems_fail_the_task_without_a_traceback() -> None:
     result = run(cloud_plan, {"instance": {}}, variables())
     assert result["failed"] and result["msg"].startswith("Unknown argument 'instance'. Did you mean instances?")
     result = run(cloud_plan, {"instances": {"x": 1}, "networks": 3}, variables())
-    assert result["failed"] and result["msg"].startswith("2 problems: (1) cloud_networks")
+    assert result["failed"] and result["msg"].startswith("2 problems:\n(1) cloud_networks")
     for wrong in ({"nodes": 3}, {"nodes": {"x": 3}}, {"group": 3}, {"node_info": 3}):
         assert run(cloud_plan, wrong, variables())["failed"]
 

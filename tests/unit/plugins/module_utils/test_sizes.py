@@ -121,7 +121,8 @@ def test_qemu_img_reads_what_is_written(size: int, tmp_path: Path) -> None:
     [
         ("memory", 4, "4G"), ("memory", "4", "4G"), ("memory", "4 gigs", "4G"), ("memory", "4X", "4G"), ("memory", "1,5G", "1.5G"), ("memory", 1.5, "1.5G"),
         ("memory", "4GBytes", "4G"), ("disk", 20, "20G"), ("disk", "20", "20G"), ("disk", "20 gig", "20G"), ("disk", "20.0", "20G"), ("disk", "10K", "10G"),
-        ("disk", "~10 T", "10T"),
+        ("disk", "~10 T", "10T"), ("memory", "1e3", "1000M"), ("memory", "1.5e3", "1500M"), ("disk", "1e3", "1000G"), ("memory", "512K", "512M"),
+        ("memory", "1000B", "1000M"), ("disk", "1000B", "1000M"), ("disk", "512K", "512M"),
     ],
 )  # fmt: skip
 def test_the_likely_size_is_offered(key: str, value: Any, guess: str) -> None:

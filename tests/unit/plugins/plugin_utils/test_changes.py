@@ -116,6 +116,27 @@ def test_of_a_rebuild_the_instance_says_whether_a_restart_is_pending() -> None:
     assert [(change.kind, change.name) for change in changes.pending] == [("instance", "x")]
 
 
+def test_a_rebuild_of_one_instance_counts_once() -> None:
+    """Its disk, its seed and its restart are one rebuild; what happens to another one is not."""
+    again = [done({**entry("compute-0a1b2c3d", "rebuild", "it is made anew")}) for _kind in ("volumes", "seeds")]
+    instances = done(
+        {**entry("x", "restart", "restart: its disk was made anew"), "id": "0a1b2c3d"}, {**entry("y", "restart", "restart: cpu"), "id": "00000001"}
+    )
+    changes = gather([NodeResults("a", {"compute_done": node(volumes=again[0], seeds=again[1], instances=instances)}, {})], {})
+    assert totals_line(changes, False) == "1 restarted, 1 rebuilt on 1 node." and len(changes.entries) == 4
+
+
+def test_what_a_node_did_before_it_failed_is_its_own() -> None:
+    images = done({**entry("x", "create")}, commands=("wget",))
+    broken = {"failed": True, "msg": "2 problems:\n(1) no\n(2) no"}
+    nodes = [NodeResults("a", {"images_done": images, "overlay_done": broken}, {}, lost=True), NodeResults("b", {"images_done": done(entry("x"))}, {})]
+    changes = gather(nodes, {})
+    assert summary_line(changes) == (
+        "NOT DONE on a: not reached, or failed above; run again when it is mended. Before that: 1 created on 1 node. On the others: nothing was to be done."
+    )
+    assert changes.missing == {"a": "has failed: 2 problems: (1) no (2) no"}
+
+
 def test_an_item_that_failed_is_not_counted_as_done() -> None:
     changes = gather([NodeResults("a", {"images_done": {**done({**entry("x", "create"), "error": "no"}), "failed": True, "msg": "no"}}, {}, lost=True)], {})
     assert not changes.changes

@@ -114,7 +114,14 @@ def test_a_private_key_is_never_repeated() -> None:
 
 def test_all_problems_come_at_once() -> None:
     message = refusal(talk(**{"networks.blue.vni": -1, "instances.web-1.cpu": "x", "instances.web-2.image": "y", "images.bionic.checksum": "z"}))
-    assert message.startswith("4 problems: (1) ")
+    assert message.startswith("4 problems:\n(1) ") and message.count("\n") == 4
+
+
+def test_of_very_many_problems_the_first_are_listed_and_all_counted() -> None:
+    """A line each: nobody reads two hundred sentences in one."""
+    spec = {"image": "none", "network": "blue"}
+    lines = refusal(talk(instances={f"web-{number}": spec for number in range(200)})).split("\n")
+    assert len(lines) == 22 and lines[0] == "200 problems:" and lines[1].startswith("(1) cloud_instances.web-") and lines[-1] == "... and 180 more."
 
 
 def test_a_name_that_stands_twice_in_a_list_is_named_with_both_places() -> None:

@@ -21,6 +21,7 @@ TAKEN: dict[str, tuple[dict[str, Any], list[str]]] = {
     "name server": ({"name_servers": ["9.9.9.9", "192.168.88.53"]}, ["192.168.88.53", "name server"]),
     "the same route": ({"routes": [DEFAULT, {"to": "192.168.88.0/24", "via": "10.10.20.9", "link": "eth0"}]}, ["192.168.88.0/24 via 10.10.20.9 dev eth0"]),
     "a narrower route": ({"routes": [{"to": "192.168.88.64/26", "via": None, "link": "wg0"}]}, ["192.168.88.64/26 dev wg0"]),
+    "a blackhole": ({"routes": [{"to": "192.168.88.0/24", "via": None, "link": "*"}]}, ["192.168.88.0/24 (blackhole), a route"]),
     "next hop": ({"routes": [{"to": "0.0.0.0/0", "via": "192.168.88.254", "link": "eth0"}]}, ["192.168.88.254", "next hop"]),
 }
 

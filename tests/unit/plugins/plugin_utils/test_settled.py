@@ -61,7 +61,7 @@ def test_refused_with_the_way_out(change: dict[str, Any], begin: str) -> None:
 
 
 def test_each_key_is_one_error() -> None:
-    assert samples.refusal(talk(**VNI, **CIDR), there()).startswith("2 problems: (1) cloud_networks.blue.vni: ")
+    assert samples.refusal(talk(**VNI, **CIDR), there()).startswith("2 problems:\n(1) cloud_networks.blue.vni: ")
 
 
 def test_no_more_than_three_are_named() -> None:
@@ -192,7 +192,7 @@ def test_a_disk_never_shrinks() -> None:
     message = disks(volumes__data_1__size="2097151K")
     assert message.startswith("cloud_volumes.data-1.size: 2097151K is declared, and the volume data-1 on ik-node-01 has 2G: ") and "another, smaller" in message
     message = disks(instances__web_1__disk="5G", instances__web_2__disk="1G", volumes__data_1__size="1G")
-    assert message.startswith("3 problems: ") and "cloud_instances.web-2.disk: 1G" in message
+    assert message.startswith("3 problems:\n") and "cloud_instances.web-2.disk: 1G" in message
 
 
 def test_a_disk_that_does_not_say_its_size_is_left_to_the_module() -> None:

@@ -81,6 +81,29 @@ def test_one_that_is_known_by_its_id_alone_is_the_declared_one() -> None:
     assert found[0]["log"].endswith(f"/console --log compute-{entry['id']}'")
 
 
+def test_one_that_can_t_be_logged_in_to_is_named_with_the_reason() -> None:
+    first, second = reached("ik-node-01", 1), reached("ik-node-02", 2)
+    assert first.instances and second.instances
+    first.instances[0]["labels"] = {"user": "-oProxyCommand=x"}
+    second.instances[0].update(labels={}, addresses=[])
+    lines = status(first, second).text(120)
+    assert "web-1  no way: the user that its files name can be none" in lines and "web-2  no way: its files name no address" in lines
+    first = reached("ik-node-01", 1, ansible_connection="community.docker.docker")
+    assert [entry["no_login"] for entry in status(first, reached("ik-node-02", 2)).instances] == ["ik-node-01 is not reached by SSH"] * 2
+    first = reached("ik-node-01", 1)
+    for facts in (first.info or {})["networks"].values():
+        facts["addresses"] = []
+    found = status(first, NodeState("ik-node-02"), **{"networks.blue.gateway": False, "networks.blue.nat": False}).instances[0]
+    assert (found["login"], found["no_login"]) == ("", "no node has an address in blue")
+
+
+def test_the_example_is_one_that_can_be_believed() -> None:
+    first = reached("ik-node-01", 1)
+    (first.instances or [])[0].update(error="start is not ours.")
+    assert "LOG of web-2, as an example" in status(first, reached("ik-node-02", 2)).text(120)
+    assert "LOG of web-1, as an example" in status(first, NodeState("ik-node-02")).text(120)
+
+
 def test_what_is_declared_and_not_there_is_shown() -> None:
     absent = status(reached("ik-node-01", 1), reached("ik-node-02", 2), **{"instances.web-3": {"image": "bionic", "network": "blue"}}).instances[2]
     assert (absent["name"], absent["power"], absent["note"], absent["login"]) == ("web-3", "absent", "declared, not made yet", "")
