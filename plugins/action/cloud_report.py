@@ -13,10 +13,11 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.changes import REGISTERED, Changes, NodeResults, gather, mapping
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.changes_text import markdown, plan_lines, summary_line, totals_line, warnings
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import check_arguments, group_hosts, host_vars, plain, read_run, result_of
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.reachability import same_machines
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import shown
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import message, screen
 
@@ -44,6 +45,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             paths = _paths(arguments)
             if only:
                 read_run(self, arguments, task_vars)
+                raise_all(same_machines(_machines(arguments, task_vars)))
                 return {**result, "changed": False}
             changes = _gather(arguments, task_vars)
             for key, render in (("json", _json), ("markdown", markdown)):
@@ -117,6 +119,12 @@ def _gather(arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Chang
             )
         )
     return gather(nodes, mapping(plain(task_vars.get("cloud_plan"))))
+
+
+def _machines(arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, object]:
+    """Give what tells machines apart, of the nodes that were read in this run."""
+    infos = {name: result_of(host_vars(name, task_vars), "compute_node_info", "node") for name in group_hosts(arguments, task_vars)}
+    return {name: mapping(info).get("machine") for name, info in infos.items()}
 
 
 def _json(changes: Changes) -> str:

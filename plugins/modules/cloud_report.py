@@ -48,7 +48,9 @@ options:
     type: bool
     default: true
   only_validate:
-    description: Only look whether the other options can be used, and in a playbook of this collection what its run is given, and do nothing else.
+    description:
+      - Only look whether the other options can be used, and in a playbook of this collection what its run is given, and do nothing else.
+      - Where nodes were read before, one machine under two names is refused.
     type: bool
     default: false
 attributes:

@@ -58,6 +58,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+machine:
+  description: A digest of machine id and boot id, the same for two names of one machine; null where the node does not say.
+  returned: success
+  type: str
 instances:
   description: The instances, by name in order; always a list.
   returned: success
@@ -171,7 +175,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu, qmp
+from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu, qmp, reach
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_ROOT, InstancePaths, Layout
@@ -266,7 +270,7 @@ def main() -> None:
             entries = list(pool.map(lambda instance: describe(instance, layout, module.params["console_lines"]), found))
     except ComputeError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, instances=entries)
+    module.exit_json(changed=False, instances=entries, machine=reach.machine())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud, Facts, Network, Node, Route
@@ -48,10 +48,18 @@ def narrowed(cloud: Cloud, nodes: Sequence[Node]) -> list[str]:
 
 def machine_problems(nodes: Sequence[Node]) -> list[str]:
     """Say which nodes are one machine: each of its instances would count twice."""
+    return same_machines({node.name: node.facts.machine for node in nodes if node.facts})
+
+
+def same_machines(machines: Mapping[str, object]) -> list[str]:
+    """Say which names are of one machine.
+
+    :param machines: What node_info and instance_info tell them by; nothing where it is not known.
+    """
     names: dict[str, list[str]] = {}
-    for node in nodes:
-        if node.facts and node.facts.machine:
-            names.setdefault(node.facts.machine, []).append(node.name)
+    for name, machine in machines.items():
+        if isinstance(machine, str) and machine:
+            names.setdefault(machine, []).append(name)
     return [
         f"{', '.join(same[:-1])} and {same[-1]} are one machine (the same machine id and boot id): list it once in the inventory, under one name."
         for same in names.values()

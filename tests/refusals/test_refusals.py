@@ -65,14 +65,17 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def site(nodes: Path, declaration: dict[str, Any], *options: str, before: str = "true", **variables: str) -> subprocess.CompletedProcess[str]:
+def site(
+    nodes: Path, declaration: dict[str, Any], *options: str, before: str = "true", playbook: str = "site", **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run site with a declaration, where the only network is a loopback with the nodes' addresses.
 
+    :param playbook: Another one than site.
     :param before: What a shell does first, in the namespaces of the run.
     :param variables: Further ones of the environment.
     """
     (nodes / "declaration.json").write_text(json.dumps(declaration))
-    command = ["ansible-playbook", "-i", str(nodes / "hosts.yml"), "-e", f"@{nodes / 'declaration.json'}", "ikcloud.compute.site", *options]
+    command = ["ansible-playbook", "-i", str(nodes / "hosts.yml"), "-e", f"@{nodes / 'declaration.json'}", f"ikcloud.compute.{playbook}", *options]
     setup = f'ip link set lo up && ip addr add 10.10.20.101/24 dev lo && ip addr add 10.10.20.102/24 dev lo && {before} && exec "$@"'
     environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(PROJECT / ".venv" / "collections"), ANSIBLE_NOCOLOR="1", **variables)
     return subprocess.run(
@@ -140,6 +143,12 @@ def test_a_network_that_takes_from_its_gateway_s_node_is_refused(nodes: Path, ca
 
 def test_one_machine_under_two_names_is_refused(nodes: Path) -> None:
     done = site(nodes, GOOD, "-e", "ansible_python_interpreter=/usr/bin/python3")
+    assert_refused(nodes, done, ["ik-node-01 and ik-node-02 are one machine", "list it once"])
+
+
+@pytest.mark.parametrize(("playbook", "options"), [("stop", ("-e", "instances=web-1")), ("teardown", ())])
+def test_one_machine_under_two_names_is_refused_by_what_stops_or_removes(nodes: Path, playbook: str, options: tuple[str, ...]) -> None:
+    done = site(nodes, GOOD, "--check", "-e", "ansible_python_interpreter=/usr/bin/python3", *options, playbook=playbook)
     assert_refused(nodes, done, ["ik-node-01 and ik-node-02 are one machine", "list it once"])
 
 
