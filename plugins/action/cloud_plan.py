@@ -26,6 +26,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import NODE_
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import nearest, shown
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import message, one_line
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.seal import SEALED, sealed
 
 ARGUMENTS = (*DECLARATION, "group", "node_info", "nodes", "rebuild")
 
@@ -56,9 +57,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
         except ComputeError as error:
             result.update(failed=True, msg=message(error))
             return result
+        secret = False
+        for lists in (*plan["nodes"].values(), *plan["rebuild"].values()):
+            lists["seeds"] = [sealed(seed) for seed in lists["seeds"]]
+            secret = secret or any(SEALED in seed for seed in lists["seeds"])
         result.update(plan, changed=False, warnings=[*warnings, *(one_line(warning) for warning in plan["warnings"])])
-        # Secrets are packed in the lists, not encrypted: they go to the modules, not to the screen or a log.
-        result["_ansible_no_log"] = any("secrets" in seed for lists in plan["nodes"].values() for seed in lists["seeds"])
+        result["_ansible_no_log"] = secret
         return result
 
     def _nodes(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -46,11 +46,6 @@ options:
             then O(seeds[].user), O(seeds[].ssh_keys) and O(seeds[].password_hash) are not looked at.
           - It is a secret. It stands neither in the node's journal nor in what the module returns, also in check mode, with C(--diff) and with C(-vvv).
         type: raw
-      secrets:
-        description:
-          - O(seeds[].user_data) and O(seeds[].password_hash) packed into one text, as M(ikcloud.compute.cloud_plan) gives them.
-          - What is given beside it goes before it.
-        type: str
       nics:
         description: The guest's network cards.
         type: list

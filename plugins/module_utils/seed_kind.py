@@ -29,7 +29,6 @@ class SeedKind(Kind):
         "ssh_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
         "password_hash": {"type": "str", "no_log": True},
         "user_data": {"type": "raw"},
-        "secrets": {"type": "str", "no_log": True},
         "nics": {
             "type": "list",
             "elements": "dict",

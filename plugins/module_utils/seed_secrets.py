@@ -44,28 +44,18 @@ def unpack(text: str) -> Any:
             return json.loads(base64.b64decode(text[len(_HEAD) :], validate=True))
     except (ValueError, RecursionError):
         pass
-    raise ComputeError("secrets: this is not what cloud_plan has packed.", "Write user_data and password_hash in their place.")
-
-
-def sealed(seed: Mapping[str, Any]) -> Item:
-    """Return a seed with its secrets as one text, ``secrets``, if it has any."""
-    secrets, rest = split(seed)
-    return {**rest, "secrets": pack(secrets)} if secrets else rest
+    raise ComputeError("seed_secrets: this is not what the collection has packed.", "The collection fills it; leave it out.")
 
 
 def split(seed: Mapping[str, Any]) -> tuple[Item, Item]:
-    """Return a seed's secrets, and the seed without them. What is given openly goes before what is packed.
+    """Return a seed's secrets, and the seed without them.
 
     :raises ComputeError: When they are none.
     """
-    packed = seed.get("secrets")
-    secrets = unpack(str(packed)) if packed else {}
-    if not isinstance(secrets, dict):
-        raise ComputeError("secrets: this is not what cloud_plan has packed for a seed.")
-    secrets = {**secrets, **{key: seed[key] for key in SECRETS if seed.get(key) is not None}}
+    secrets = {key: seed[key] for key in SECRETS if seed.get(key) is not None}
     if not isinstance(secrets.get("password_hash", ""), str):
         raise ComputeError("password_hash: the value is not text.", "Put it in quotes.")
-    return secrets, {key: value for key, value in seed.items() if key not in (*SECRETS, "secrets")}
+    return secrets, {key: value for key, value in seed.items() if key not in SECRETS}
 
 
 def opened(seeds: Sequence[Mapping[str, Any]], packed: str) -> list[Item]:

@@ -29,8 +29,8 @@ notes:
   - The nodes are the hosts of the group, with their variables C(compute_underlay_address) (by default C(ansible_host), where it is an IP address)
     and C(compute_uplink).
   - When an instance has C(user_data) or a C(password_hash), the result is kept off the screen and out of callback plugins, as with C(no_log). In what is
-    registered they stand as one opaque text for each seed, C(secrets), which the modules M(ikcloud.compute.seed) and M(ikcloud.compute.node) take. It is
-    packed, not encrypted.
+    registered they stand encrypted, as C(secrets) of each seed, which the modules M(ikcloud.compute.seed) and M(ikcloud.compute.node) take in the same
+    run. Its key goes with the run.
 requirements:
   - netaddr, on the controller
 options:

@@ -11,7 +11,6 @@ from itertools import combinations
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
-from ansible_collections.ikcloud.compute.plugins.module_utils.seed_secrets import sealed
 from ansible_collections.ikcloud.compute.plugins.module_utils.sizes import format_size
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.consistency import overhead
@@ -164,11 +163,9 @@ class Compiler:
             )
         )  # fmt: skip
         lists["seeds"].append(
-            sealed(
-                _present(
-                    name=machine, hostname=instance.name, user=instance.user, ssh_keys=list(instance.ssh_keys), password_hash=instance.password_hash,
-                    user_data=instance.user_data, nics=self.seed_nics(instance),
-                )
+            _present(
+                name=machine, hostname=instance.name, user=instance.user, ssh_keys=list(instance.ssh_keys), password_hash=instance.password_hash,
+                user_data=instance.user_data, nics=self.seed_nics(instance),
             )
         )  # fmt: skip
         nics = []

@@ -11,13 +11,14 @@ from typing import Any
 
 from ansible import context
 from ansible.errors import AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.parsing.splitter import parse_kv
 from ansible.template import Templar
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.given import CLOUD, Run, differing
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.given import CLOUD, FLAGS, Run, differing
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import nearest, shown
 
 GROUP = "compute_nodes"
@@ -86,9 +87,24 @@ def read_run(action: Any, arguments: Vars, task_vars: Vars) -> Run:
         task_vars.get("ansible_skip_tags") or (),
         [tag for tag in getattr(action._task, "tags", ()) if tag != "always"],
         alone,
+        task_vars.keys(),
     )
-    raise_all(run.problems())
+    raise_all([*run.problems(), *_flags(run.playbook, task_vars, action._templar.template)])
     return run
+
+
+def _flags(playbook: str, task_vars: Vars, template: Callable[[Any], Any]) -> list[str]:
+    """Check the playbook's own variables that are true or false: what is neither would count as false."""
+    values = {name: variable(name, task_vars, template) for name in FLAGS.get(playbook, ()) if name in task_vars}
+    return [f"{name}: {shown(value)} is neither true nor false." for name, value in values.items() if not _is_flag(value)]
+
+
+def _is_flag(value: Any) -> bool:
+    try:
+        boolean(value)
+    except TypeError:
+        return False
+    return True
 
 
 def read_declaration(action: Any, arguments: Vars, task_vars: Vars, hosts: Mapping[str, Vars]) -> dict[str, Any]:

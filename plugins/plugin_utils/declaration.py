@@ -78,6 +78,12 @@ def parse(declaration: dict[str, Any], node_names: Sequence[str]) -> tuple[Cloud
     # Only checked here, by the names that users know; the role hands them to the module.
     common.choice("restart", ("never", "when_required"))
     common.integer("restart_serial", 0, 1 << 20, " of instances")
+    purge = bool(common.flag("purge"))
+    if purge and declaration.get("instances") is None:
+        problems.append(
+            "cloud_purge is true and cloud_instances is not declared at all, so every instance would count as removed. Look whether the file "
+            "that declares them is read; if there really are to be none, write cloud_instances: {}."
+        )
     limit = common.integer("purge_limit", 0, 1 << 20, " of instances")
     cloud = Cloud(
         {name: image for name, image in sorted(images.items()) if image},
@@ -85,7 +91,7 @@ def parse(declaration: dict[str, Any], node_names: Sequence[str]) -> tuple[Cloud
         dict(sorted(instances.items())),
         {name: volume for name, volume in sorted(volumes.items()) if volume},
         common.integer("underlay_mtu", MIN_MTU + OVERHEAD[6], 65535, " of bytes") or 1500,
-        bool(common.flag("purge")),
+        purge,
         DEFAULT_PURGE_LIMIT if limit is None else limit,
         bool(common.flag("purge_volumes")),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,10 @@ CLOUD = tuple(DECLARATION.values())
 OURS = ("cloud_", "compute_")  # what the names of our variables begin with
 RENAME = "A variable that is not for ikcloud.compute needs another name."
 INVENTORY = (*CLOUD, "compute_service_root", "compute_underlay_address", "compute_uplink")
+# Those that name entries. As text they can only be meant as a choice of entries, which no playbook takes there.
+ENTRIES = ("cloud_images", "cloud_networks", "cloud_instances", "cloud_volumes")
+# Variables that are true or false and reach no module that says so itself.
+FLAGS = {"teardown": ("teardown_keep_images", "teardown_protected")}
 # What tasks of the playbooks leave as variables of hosts.
 REGISTERS = {*REGISTERED, "cloud_plan", "cloud_selected", "cloud_backup", "compute_node_info", "compute_instance_info"}
 # The tags of `site` and `plan`, which are the names of the roles and of the playbooks that do the same.
@@ -65,6 +69,7 @@ class Run:
     :ivar playbook: Which of ours it is; "" for a playbook of the user's own, in which nothing is checked here.
     :ivar extra: The variables of ``-e``.
     :ivar typed: Those of them that are written as ``-e name=value`` in a command of our playbooks alone.
+    :ivar defined: The names of all variables that the playbook sees, wherever they come from.
     :ivar hosts: The variables of each host of the group, as they are written: not templated.
     :ivar tags: Of ``--tags``.
     :ivar skipped: Of ``--skip-tags``.
@@ -80,6 +85,7 @@ class Run:
     skipped: Sequence[str] = ()
     inherited: Sequence[str] = ()
     alone: bool = True
+    defined: Collection[str] = ()
 
     @property
     def in_parts(self) -> bool:
@@ -98,7 +104,7 @@ class Run:
             f"{name} in the variables of {host}: there is no such variable. {_meant(name, INVENTORY)} {RENAME}"
             for name, host in self._unknown(lambda name: bool(_slip(name, INVENTORY))).items()
         ]
-        return [*filter(None, extra), *slips, *self._tags()]
+        return [*filter(None, [*extra, self._choice()]), *slips, *self._tags()]
 
     def warnings(self) -> list[str]:
         """Name the inventory's variables that begin like ours and are not near to any: they may be somebody else's."""
@@ -113,6 +119,8 @@ class Run:
 
     def _extra(self, name: str) -> str:
         mine = PLAYBOOKS[self.playbook]
+        if name in ENTRIES and isinstance(self.extra[name], str) and "{" not in self.extra[name]:
+            return f"-e {name}={self.extra[name]}: {name} is the declaration, a mapping of names; it chooses nothing. {self._whole()}"
         if name in mine or name in INVENTORY or name.startswith("ansible_"):
             return ""
         if name == "_raw_params":
@@ -121,10 +129,7 @@ class Run:
         if owners:
             problem = f"-e {name}: {self.playbook} has no such variable; {', '.join(owners)} {'have' if owners[1:] else 'has'} it."
             if name == "instances":
-                problem += (
-                    f" {self.playbook} is for the whole cloud, never for some instances of it; nothing was changed. "
-                    "To remove an instance, take it out of cloud_instances and run ikcloud.compute.site with cloud_purge: true."
-                )
+                problem += f" {self._whole()}"
             return problem
         known = (*mine, *INVENTORY)
         if name.startswith(OURS) or _slip(name, known):
@@ -136,6 +141,20 @@ class Run:
                 "What is meant for something else goes into a file: -e @file.yml."
             )
         return ""
+
+    def _choice(self) -> str:
+        """Refuse to remove everything where somebody has chosen instances, in the inventory or in a playbook of their own."""
+        if self.playbook != "teardown" or "instances" not in self.defined or "instances" in self.extra:
+            return ""
+        return f"There is a variable instances, and teardown has none. {self._whole()} If the variable is for something else, give it another name."
+
+    def _whole(self) -> str:
+        if "instances" in PLAYBOOKS[self.playbook]:
+            return "The variable that chooses instances is instances."
+        return (
+            f"{self.playbook} is for the whole cloud, never for some instances of it; nothing was changed. "
+            "To remove an instance, take it out of cloud_instances and run ikcloud.compute.site with cloud_purge: true."
+        )
 
     def _unknown(self, wanted: Callable[[str], bool]) -> dict[str, str]:
         """Give what the inventory has of unknown variables, each with the first host that has it."""

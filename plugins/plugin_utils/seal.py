@@ -9,11 +9,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
 from ansible_collections.ikcloud.compute.plugins.module_utils.seed_kind import SeedKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.seed_secrets import pack, split
+from ansible_collections.ikcloud.compute.plugins.module_utils.seed_secrets import SECRETS, pack, split, unpack
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import plain
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import nearest, shown
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.run_secret import hide, reveal
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.user_data import cloud_config_problems
+
+SEALED = "secrets"  # of a seed in the plan: its secrets, for this run alone
+
+
+def sealed(seed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a seed with its secrets as one text that only this run can read, if it has any."""
+    secrets, rest = split(seed)
+    return {**rest, SEALED: hide(pack(secrets))} if secrets else rest
+
+
+def _unsealed(seed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a seed as it was declared. What is given openly goes before what is sealed."""
+    others = {key: value for key, value in seed.items() if key != SEALED}
+    return {**unpack(reveal(str(seed[SEALED]))), **others} if seed.get(SEALED) else others
 
 
 def seal(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,6 +41,9 @@ def seal(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "seed_secrets" in arguments:
         raise ComputeError("seed_secrets: the collection fills it.", "Write user_data and password_hash into seeds.")
+    for key in SECRETS:
+        if key in arguments:  # the module's refusal would show its value
+            raise ComputeError(f"{key}: it is a key of an entry of seeds.", f"Write seeds: [{{name: compute-af95e879, {key}: ...}}].")
     seeds = plain(arguments.get("seeds"))
     if seeds is None:
         return dict(arguments)
@@ -35,12 +54,13 @@ def seal(arguments: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(seed, Mapping):
             raise ComputeError(f"seeds[{index}]: the value is not a mapping.", "Write it as {name: compute-af95e879}.")
         for key in seed:
-            if key not in SeedKind.suboptions:
+            if key not in SeedKind.suboptions and key != SEALED:
                 raise ComputeError(f"seeds[{index}]: unknown key {shown(key)}.", nearest(key, SeedKind.suboptions))
         try:
-            mine, others = split(seed)
+            mine, others = split(_unsealed(seed))
         except ComputeError as error:
             raise ComputeError(f"seeds[{index}].{error}") from None
+        raise_all(cloud_config_problems(f"seeds[{index}].user_data", mine.get("user_data")))
         secrets.append(mine)
         rest.append(others)
     return {**arguments, "seeds": rest, **({"seed_secrets": pack(secrets)} if any(secrets) else {})}

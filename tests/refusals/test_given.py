@@ -162,10 +162,20 @@ def test_a_declaration_of_a_playbook_that_differs_between_hosts(play: Play, tmp_
         ("site", "compute_purge=true", "-e compute_purge: there is no such variable"),
         ("stop", "instnaces=web-1", "Did you mean instances?"),
         ("plan", "plan_jsn=plan.json", "Did you mean plan_json?"),
+        ("teardown", "cloud_instances=web-2", "cloud_instances is the declaration, a mapping of names; it chooses nothing"),
+        ("teardown", "teardown_keep_images=ture", "teardown_keep_images: 'ture' is neither true nor false."),
+        ("teardown", '{"teardown_protected": "fasle"}', "teardown_protected: 'fasle' is neither true nor false."),
     ],
 )
 def test_a_variable_that_the_playbook_does_not_have(play: Play, playbook: str, variable: str, words: str) -> None:
     play(playbook, "--check", "-e", variable).refused(words)
+
+
+def test_a_teardown_of_chosen_instances_is_none(play: Play, tmp_path: Path) -> None:
+    words = "There is a variable instances, and teardown has none. teardown is for the whole cloud"
+    play("teardown", "--check", group={**DECLARATION, "instances": "web-2"}).refused(words)
+    (tmp_path / "own.yml").write_text(json.dumps([{"ansible.builtin.import_playbook": "ikcloud.compute.teardown", "vars": {"instances": "web-2"}}]))
+    play(str(tmp_path / "own.yml"), "--check").refused(words)
 
 
 def test_a_variable_of_the_inventory_that_is_misspelt(play: Play) -> None:

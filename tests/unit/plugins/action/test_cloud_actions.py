@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 from collections.abc import Sequence
@@ -16,8 +17,10 @@ import pytest
 from ansible_collections.ikcloud.compute.plugins.action import cloud_plan, cloud_report, cloud_select, cloud_status
 from ansible_collections.ikcloud.compute.plugins.action import node as node_action
 from ansible_collections.ikcloud.compute.plugins.action import seed as seed_action
-from ansible_collections.ikcloud.compute.plugins.module_utils.seed_secrets import opened, sealed, unpack
+from ansible_collections.ikcloud.compute.plugins.module_utils.seed_secrets import opened, unpack
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.run_secret import reveal
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.seal import sealed
 from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils import samples
 
 
@@ -86,7 +89,9 @@ def test_a_secret_keeps_the_result_off_the_screen_and_is_open_nowhere_in_it(key:
     assert key not in json.dumps(plan) and "hunter2" not in json.dumps(plan) and "abcdefghij" not in json.dumps(plan)
     for lists in (plan["nodes"]["ik-node-01"], plan["rebuild"]["ik-node-01"]):
         (seed,) = (seed for seed in lists["seeds"] if seed["hostname"] == "web-1")
-        assert unpack(seed["secrets"]) == {key: value}
+        assert unpack(reveal(seed["secrets"])) == {key: value}
+        for guess in (json.dumps({key: value}), f"ikcloud-secrets-1:{json.dumps({key: value})}"):  # it is not only written in another way
+            assert base64.b64encode(guess.encode()).decode()[:24] not in json.dumps(plan)
 
 
 class Vaulted(Sequence):  # type: ignore[type-arg]
@@ -115,7 +120,7 @@ def test_values_from_a_vault() -> None:
     plan = run(cloud_plan, {"instances": {**instances, "web-1": {**instances["web-1"], **secret}}}, variables())
     assert "msg" not in plan
     (seed,) = (seed for seed in plan["nodes"]["ik-node-01"]["seeds"] if seed["hostname"] == "web-1")
-    assert unpack(seed["secrets"]) == expected
+    assert unpack(reveal(seed["secrets"])) == expected
     _result, handed = seal_and_run("seed", {"seeds": [{"name": "compute-00000001", **secret}]})
     assert unpack(handed["module_args"]["seed_secrets"]) == [expected]
 
@@ -163,7 +168,9 @@ def test_without_secrets_arguments_go_as_they_are() -> None:
         ({"seeds": {"name": "x", "user_data": "hunter2"}}, "seeds: the value is not a list of mappings. Write"),
         ({"seeds": ["hunter2"]}, "seeds[0]: the value is not a mapping"),
         ({"seeds": [{"name": "x", "userdata": "hunter2"}]}, "seeds[0]: unknown key 'userdata'. Did you mean user_data?"),
-        ({"seeds": [{"name": "x", "secrets": "hunter2"}]}, "seeds[0].secrets: this is not what cloud_plan has packed"),
+        ({"seeds": [{"name": "x", "secrets": "hunter2"}]}, "seeds[0].secrets: this is not what cloud_plan has given in this run"),
+        ({"name": "x", "user_data": "hunter2"}, "user_data: it is a key of an entry of seeds"),
+        ({"seeds": [{"name": "x", "user_data": "#cloud-config\nruncmd: [hunter2\n foo: : b"}]}, "seeds[0].user_data: it is no valid YAML in line 3"),
         ({"seeds": [{"name": "x", "password_hash": ["hunter2"]}]}, "seeds[0].password_hash: the value is not text"),
         ({"seeds": [{"name": "x", "user_data": {"a": b"hunter2"}}]}, "user_data can't be passed on: a bytes is neither"),
         ({"seeds": [], "seed_secrets": "hunter2"}, "seed_secrets: the collection fills it"),

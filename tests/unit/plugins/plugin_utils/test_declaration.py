@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import parse
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
 from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils import samples
 from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils.samples import refusal, talk, two_nodes
@@ -250,3 +251,11 @@ def test_a_refusal_repeats_no_secret() -> None:
     for wrong in ([{"user_data": "hunter2"}], {"web-1": [{"user_data": {"a": "hunter2"}, "image": "x"}]}, [[{"password_hash": "hunter2"}]]):
         message = refusal({**talk(), "instances": wrong})
         assert "hunter2" not in message and "(secret)" in message
+
+
+@pytest.mark.parametrize("declared", [{}, {"instances": None}])
+def test_a_purge_needs_to_be_told_that_there_are_no_instances(declared: dict[str, Any]) -> None:
+    _cloud, problems = parse({"purge": True, **declared}, ["ik-node-01"])
+    (problem,) = problems
+    assert problem.startswith("cloud_purge is true and cloud_instances is not declared at all") and "write cloud_instances: {}" in problem
+    assert not parse({"purge": True, "instances": {}}, ["ik-node-01"])[1] and not parse({"purge": False, **declared}, [])[1]

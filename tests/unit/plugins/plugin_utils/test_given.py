@@ -81,6 +81,16 @@ def test_the_inventory_is_searched_for_slips() -> None:
     assert not Run("", hosts=hosts).problems() and not Run("", hosts=others.hosts).warnings()
 
 
+def test_a_teardown_is_of_the_whole_cloud() -> None:
+    (problem,) = Run("teardown", defined={"instances", "ansible_host"}).problems()
+    assert problem.startswith("There is a variable instances, and teardown has none. teardown is for the whole cloud, never for some")
+    assert not Run("site", defined={"instances"}).problems() and not Run("teardown", defined={"ansible_host"}).problems()
+    assert len(Run("teardown", {"instances": "web-1"}, defined={"instances"}).problems()) == 1
+    (problem,) = Run("stop", {"cloud_instances": "web-1", "instances": "web-1"}).problems()
+    assert problem.endswith("it chooses nothing. The variable that chooses instances is instances.")
+    assert not Run("site", {"cloud_instances": "{{ mine }}", "cloud_networks": {}}).problems()
+
+
 def test_tags_are_those_of_the_parts() -> None:
     for playbook in ("site", "plan"):
         run = Run(playbook, tags=["images", "overlay"])
