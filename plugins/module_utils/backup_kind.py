@@ -34,7 +34,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.disks import (
 )
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build, begin_file, finish_step, hand_over, mark_step, unfinished
+from ansible_collections.ikcloud.compute.plugins.module_utils.files import Build, begin_file, finish_step, hand_over, mark_step, mark_volume, unfinished
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_checks import path_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
 from ansible_collections.ikcloud.compute.plugins.module_utils.jobs import Dismiss
@@ -263,7 +263,7 @@ class BackupKind(ChosenKind):
             begin_file(own.path, VOLUME_MODE),
             Build(("qemu-img", "convert", "-q", "-f", "qcow2", "-O", own.format, *backing, state.path, hidden), made=hidden),
             *([check_step(hidden, base)] if own.format == "qcow2" else []),
-            mark_step(own.path, f"volume/compute-{now.id}"),
+            mark_volume(own.path, f"compute-{now.id}"),
             *(backup_steps.keep_former(own.path, self.layout, f"{now.name}-compute-{now.id}", self.warnings) if aside else []),
             *hand_over(own.path, owner),
             finish_step(own.path, replace=True, unused=True),

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.made import record
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, forget_marks, mark_command, write_mark
-from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked, users_of
+from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked, read_header, users_of
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, MakeFolder, Run, Step, Write, remove_file, user_ids
 
 # What an image without content has is its header and some tables (QEMU's docs/interop/qcow2).
@@ -100,6 +101,17 @@ def mark_step(path: str, value: str) -> Step:
     """Mark the file under its hidden name, so that it never stands in place unmarked."""
     hidden = unfinished(path)
     return Do(mark_command(hidden, value), lambda: write_mark(hidden, MARK, value, path))
+
+
+def mark_volume(path: str, name: str) -> Step:
+    """Mark a volume as :func:`mark_step`, and write down what it was made as. It comes before the file is handed over."""
+    hidden, value = unfinished(path), f"volume/{name}"
+
+    def mark() -> None:
+        write_mark(hidden, MARK, value, path)
+        record(hidden, read_header(hidden), path)
+
+    return Do(mark_command(hidden, value), mark)
 
 
 def hand_over(path: str, owner: str) -> list[Step]:

@@ -20,6 +20,8 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Write
 MARK = "user.ikcloud.compute"
 # What an image was found to be when it was verified; JSON, holds as long as its size and mtime stay.
 VERIFIED = "user.ikcloud.verified"
+# What a volume was made as, JSON; only root can write this one (xattr(7), "Trusted extended attributes").
+MADE = "trusted.ikcloud.made"
 _UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -32,7 +34,7 @@ def read_mark(path: str, name: str) -> str:
     """Read a mark, "" for none.
 
     :param path: The file.
-    :param name: :data:`MARK` or :data:`VERIFIED`.
+    :param name: :data:`MARK`, :data:`VERIFIED` or :data:`MADE`.
     """
     try:
         return os.getxattr(path, name).decode(errors="replace")

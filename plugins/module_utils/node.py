@@ -18,6 +18,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PA
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.made import read_made
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.memory import meminfo, memory_limit
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import LABELS, OWNER, name_problem
@@ -241,13 +242,21 @@ def _volumes(layout: Layout) -> Facts:
     for name in names:
         if not name.endswith("-seed") and read_mark(layout.volume(name), MARK) == f"volume/{name}":
             header = _header(layout.volume(name))
-            size = header.virtual_size if header and header.format == "qcow2" else None
+            size = _size(layout.volume(name), header)
             volumes[name] = {"base": _base(layout, header), "virtual_size": size, "allocated": _allocated(layout.volume(name))}
     return {
         "volumes": volumes,
         "seeds": [name[: -len("-seed")] for name in names if name.endswith("-seed") and instance_id(name[: -len("-seed")])],
         "kept_bases": sorted({base for name in _disks(layout.kept) for base in [_base(layout, _header(f"{layout.kept}/{name}.img"))] if base}),
     }
+
+
+def _size(path: str, header: qcow2.Header | None) -> int | None:
+    """Return a volume's bytes: what it was made with where its header, which is QEMU's user's to write, claims more."""
+    if header is None or header.format != "qcow2":
+        return None
+    made = read_made(path)
+    return min(made.size, header.virtual_size) if made else header.virtual_size
 
 
 def _allocated(path: str) -> int | None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils.answers import readable
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.files import (
@@ -21,7 +23,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.files import (
     finish_step,
     hand_over,
     keep_aside,
-    mark_step,
+    mark_volume,
     remove_unused,
     unfinished,
 )
@@ -43,6 +45,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import (
 
 MODE = 0o640
 REBUILD = "Or make the disk anew, without its data: the playbook ikcloud.compute.rebuild does that with instances, the module's option rebuild with volumes."
+THEIRS = "It belongs to QEMU's user, so its guest may have broken out and done that."
 
 
 class VolumeKind(Kind):
@@ -131,10 +134,7 @@ class VolumeKind(Kind):
             return ""
         mark = mark_command(self.layout.volume(name), f"volume/{name}")
         remedy = f"If the file is right as it is: `{mark}`; else remove it," if volume.unmarked else "If it can't be mended, remove it,"
-        return (
-            f"volume {name}: {volume.spoilt} It belongs to QEMU's user, so its guest may have broken out and done that. "
-            f"{remedy} and restore a backup or have it made anew."
-        )
+        return f"volume {name}: {volume.spoilt} {THEIRS} {remedy} and restore a backup or have it made anew."
 
     def change(self, item: Item, have: Found | None) -> Change:
         if have is None or have.raw.header is None:
@@ -176,7 +176,7 @@ class VolumeKind(Kind):
             steps.append(CreateImage(argv, made=hidden, blanks=self.blanks))
         else:
             steps.append(CreateImage(("qemu-img", "create", "-q", "-f", "qcow2", hidden, *sized), made=hidden, blanks=self.blanks))
-        steps += [mark_step(path, f"volume/{name}"), *hand_over(path, self.owner), finish_step(path)]
+        steps += [mark_volume(path, name), *hand_over(path, self.owner), finish_step(path)]
         expected = read_disk_size(size) if size is not None else base.virtual_size if base else None
         after = self._props(path, expected, "" if item["copy"] else base_path)
         return Change(name, "create", None, after, steps, facts={"path": path, "size": expected})
@@ -219,13 +219,13 @@ class VolumeKind(Kind):
         trouble = header.trouble(path)
         if trouble:
             raise ComputeError(f"volume {name}: {trouble}")
-        self._check_same_base(item, header)
+        try:
+            self._check_declared(item, header)
+        except ComputeError:
+            # What differs from what root made of it, too, is declared otherwise now: the user's mistake. What only the header says is its owner's doing.
+            self._check_declared(item, self._as_made(volume, header))
+            return Change(name, refusal=self._disbelief(name, volume, header))
         size = read_disk_size(item["size"]) if item.get("size") is not None else header.virtual_size
-        if size < header.virtual_size:
-            raise ComputeError(
-                f"volume {name} has {format_size(header.virtual_size)}, declared is {item['size']}: a volume never shrinks, its guest would lose data.",
-                f"Declare {format_size(header.virtual_size)} or more. {REBUILD}",
-            )
         steps, reasons = access_steps(path, volume.access, MODE, self.owner)
         restart, after = "", size
         if not volume.marked:
@@ -237,7 +237,7 @@ class VolumeKind(Kind):
             if not volume.locked:
                 steps.append(offline_growth(path, format_size(size), header, self._owner_ids(volume)))
             elif volume.node:
-                steps += [*volume.node.ending, live_growth(volume.node, size)]
+                steps += [*volume.node.ending, live_growth(volume.node, size, path)]
                 reasons += ["an interrupted backup has left its job in QEMU"] if volume.node.ending else []
             else:
                 restart = f"{growth}: its QEMU has no QMP socket below {self.layout.instances} to grow it by; stop the instance and run this again"
@@ -261,6 +261,45 @@ class VolumeKind(Kind):
         with contextlib.suppress(ComputeError):  # no such user as yet: the step before says so
             return user_ids(self.owner) if self.owner else volume.access[1:]
         return volume.access[1:]
+
+    def _as_made(self, volume: Volume, header: qcow2.Header) -> qcow2.Header:
+        """Return a header with what root made of the volume in the place of what it says, as far as that is known."""
+        made = volume.made
+        if made is None:
+            return header
+        # It is smaller than it was made after a revert to a snapshot from before it grew.
+        size = min(made.size, header.virtual_size)
+        return replace(header, virtual_size=size, backing_file=made.base, backing_format=made.base_format)
+
+    def _disbelief(self, name: str, volume: Volume, header: qcow2.Header) -> str:
+        """Return what a header claims that root did not make, and what to do about it."""
+        made, path = self._as_made(volume, header), self.layout.volume(name)
+        size, base = format_size(header.virtual_size), readable(header.backing_file) or "no image"
+        claims = []
+        if header.virtual_size != made.virtual_size:
+            claims.append(f"it has {size}, and it was made with {format_size(made.virtual_size)}")
+        if header.backing_file != made.backing_file:
+            claims.append(f"it stands on {base}, and it was made on {made.backing_file or 'no image'}")
+        elif header.backing_format != made.backing_format:
+            claims.append(f"its base is {readable(header.backing_format) or 'of no format'}, and it was made on one that is {made.backing_format}")
+        grown = f" If you have grown it by hand, declare {size}." if header.virtual_size > made.virtual_size else ""
+        return (
+            f"volume {name}: {path} says that {'; that '.join(claims)}, so what it says can't be believed. {THEIRS} Restore a backup or have it made "
+            f"anew.{grown}"
+        )
+
+    def _check_declared(self, item: Item, header: qcow2.Header) -> None:
+        """Refuse to make another volume of one that is there.
+
+        :raises ComputeError: When another base is declared, or a size that is less.
+        """
+        self._check_same_base(item, header)
+        if item.get("size") is not None and read_disk_size(item["size"]) < header.virtual_size:
+            there = format_size(header.virtual_size)
+            raise ComputeError(
+                f"volume {item['name']} has {there}, declared is {item['size']}: a volume never shrinks, its guest would lose data.",
+                f"Declare {there} or more. {REBUILD}",
+            )
 
     def _check_same_base(self, item: Item, header: qcow2.Header) -> None:
         name = item["name"]

@@ -20,9 +20,11 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.files import acces
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import read_instances
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask
+from ansible_collections.ikcloud.compute.plugins.module_utils.made import Made, read_made, record_growth
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import has_open, locked_by
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
+from ansible_collections.ikcloud.compute.plugins.module_utils.sizes import read_disk_size
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Step
 
 
@@ -52,6 +54,7 @@ class Volume:
     :ivar leftover: Whether an unfinished file is beside it.
     :ivar spoilt: What QEMU's user, whose file it is, has done to it so that nothing can be done with it; "" for nothing.
     :ivar unmarked: Whether that is only that it has lost its mark.
+    :ivar made: What it was made as, of one whose header its owner, QEMU's user, may have written; None where nobody knows.
     """
 
     header: qcow2.Header | None
@@ -63,6 +66,7 @@ class Volume:
     leftover: bool = False
     spoilt: str = ""
     unmarked: bool = False
+    made: Made | None = None
 
 
 def read_bases(layout: Layout, images: Iterable[str]) -> dict[str, qcow2.Header]:
@@ -134,7 +138,7 @@ def _read(layout: Layout, name: str, listed: bool, size: int | None, leaving: bo
         return Volume(None, spoilt=trouble)
     locked = (leaving or (size is not None and size > header.virtual_size)) and qcow2.is_locked(path)
     node = _find_node(layout, name, path) if locked and not leaving else None
-    return Volume(header, access, True, marked, locked, node, leftover)
+    return Volume(header, access, True, marked, locked, node, leftover, made=read_made(path) if theirs else None)
 
 
 def _find_node(layout: Layout, name: str, path: str) -> Node | None:
@@ -183,6 +187,7 @@ def offline_growth(path: str, size: str, header: qcow2.Header, owner: tuple[int,
         if qcow2.read_header(path) != header:
             raise ComputeError(f"{path} has changed meanwhile; it was not touched.", "Something else writes into it.")
         run(argv)
+        record_growth(path, read_disk_size(size))
 
     return Do(shlex.join(argv), grow)
 
@@ -223,9 +228,24 @@ def deleted_volumes(layout: Layout, names: Iterable[str]) -> dict[str, tuple[str
     return found
 
 
-def live_growth(node: Node, size: int) -> Step:
+@dataclass(frozen=True)
+class Grow(Ask):
+    """Have a running QEMU grow a volume.
+
+    :ivar path: The volume's.
+    """
+
+    path: str = ""
+
+    def run(self) -> None:
+        super().run()
+        record_growth(self.path, self.arguments["size"])
+
+
+def live_growth(node: Node, size: int, path: str) -> Step:
     """Grow a volume under its running guest, which sees the new size at once (QMP block_resize).
 
     :param size: Bytes.
+    :param path: The volume's.
     """
-    return Ask(node.script, node.socket, "block_resize", {"node-name": node.name, "size": size}, stage=0)
+    return Grow(node.script, node.socket, "block_resize", {"node-name": node.name, "size": size}, stage=0, path=path)

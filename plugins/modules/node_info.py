@@ -146,8 +146,8 @@ node:
       description: By base image, its C(format), its C(virtual_size) and its file's C(size) in bytes, and whether it is C(ours).
       type: dict
     volumes:
-      description: By volume of ours, the image that is its C(base), its C(virtual_size) in bytes, null where it has no header of qcow2,
-        and the bytes that its file takes (C(allocated)).
+      description: By volume of ours, the image that is its C(base), its C(virtual_size) in bytes, null where it has no header of qcow2
+        and at most what it was made with, and the bytes that its file takes (C(allocated)).
       type: dict
     seeds:
       description: The instances (C(compute-) and digits) that have a seed.

@@ -232,6 +232,32 @@ def test_a_volume_that_would_shrink_is_refused_before_anything_changes(node: Nod
     assert not node.plan(before)["entries"]
 
 
+@pytest.mark.parametrize("forged", ["size", "base"])
+def test_what_a_disk_says_of_itself_refuses_that_disk_alone(node: Node, forged: str) -> None:
+    """Its header is QEMU's user's to write."""
+    node.folder.chmod(0o755)
+    add_user(node)
+    volumes = {"data-1": {"size": "2M", "node": "ik-node-01"}}
+    node.site({"cloud_networks": {"blue": NETWORKS["blue"]}, "cloud_volumes": volumes})
+    disk = node.root / "lib/volumes/data-1.img"
+    if forged == "size":
+        with disk.open("r+b") as stream:
+            stream.seek(24)  # QEMU's docs/interop/qcow2.txt, "size"
+            stream.write((1 << 50).to_bytes(8, "big"))
+    else:
+        subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "/etc/hostname", "-F", "raw", str(disk)], check=True)
+    claim = "it has 1024T, and it was made with 2M" if forged == "size" else "it stands on /etc/hostname, and it was made on no image"
+    more = {"cloud_networks": {"blue": {**NETWORKS["blue"], "mtu": 1400}}, "cloud_volumes": {**volumes, "data-2": {"size": "1M", "node": "ik-node-01"}}}
+    done, _record = node.play("plan", more)
+    assert done.returncode == 0 and f"says that {claim}" in " ".join(done.stdout.split()) + " ".join(done.stderr.split()), done.stdout + done.stderr
+    done, _record = node.play("site", more)
+    told = [line for line in done.stdout.splitlines() if line.startswith("fatal:")]
+    assert done.returncode == 2 and len(told) == 1 and "volume data-1: " in told[0] and claim in told[0], done.stdout
+    assert (node.root / "lib/volumes/data-2.img").exists()
+    (bridge,) = [link for link in json.loads(node.run("ip", "-j", "link").stdout) if link["ifname"].startswith("br-gnv-")]
+    assert bridge["mtu"] == 1400
+
+
 def add_user(node: Node) -> None:
     """Make QEMU's user known on the node, which its prepare does where there is none."""
     for file, line in (("passwd", "compute-service:x:60993:60993::/:/usr/sbin/nologin"), ("group", "compute-service:x:60993:")):

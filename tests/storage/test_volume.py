@@ -16,6 +16,8 @@ import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import marks, qcow2, steps, volume_kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.image_kind import ImageKind
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.node import read_node
 from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
 from storage_helpers import Converge, by_hand, declare, qemu_img
 
@@ -423,3 +425,88 @@ def test_what_qemus_user_does_to_its_volume_stops_no_other(root: Path, run: Conv
     run(VolumeKind, volumes=[], purge=True, owner="daemon")
     if done == "mark taken off" and name == "data-1":
         assert path.exists()  # nothing that does not bear our mark is removed
+
+
+def forge(path: Path, done: str) -> None:
+    """Write into a disk's header as its owner can."""
+    if done == "larger":
+        with path.open("r+b") as stream:
+            stream.seek(24)  # docs/interop/qcow2.txt, "size"
+            stream.write((1 << 50).to_bytes(8, "big"))
+    else:
+        base = {"another file": "/etc/hostname", "another image": str(path.parents[1] / "images/other.img"), "no base": ""}[done]
+        qemu_img("rebase", "-u", "-f", "qcow2", "-b", base, *(("-F", "raw") if base else ()), str(path))
+
+
+@pytest.mark.parametrize("done", ["larger", "another file", "another image", "no base"])
+def test_what_qemus_user_writes_into_its_volumes_header_stops_no_other(root: Path, run: Converge, base: Path, done: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    mine, other = {"name": NAME, "image": "small", "size": "32M"}, {"name": "data-2", "size": "1M"}
+    run(VolumeKind, volumes=[mine], owner="daemon")
+    path = file_of(root)
+    forge(path, done)
+    before = path.read_bytes()
+    wanted = {
+        "larger": "it has 1024T, and it was made with 32M",
+        "another file": f"it stands on /etc/hostname, and it was made on {base}",
+        "another image": f"it stands on {root}/lib/images/other.img, and it was made on {base}",
+        "no base": f"it stands on no image, and it was made on {base}",
+    }[done]
+    for check in (True, False):
+        result = run(VolumeKind, volumes=[mine, other], owner="daemon", check=check)
+        errors = {entry["name"]: entry.get("error", "") for entry in result["results"]}
+        assert f"volume {NAME}: {path} says that {wanted}" in errors[NAME] and "QEMU's user" in errors[NAME]
+        assert errors["data-2"] == "" and "qemu-img create" in " ".join(result["commands"])
+    assert path.read_bytes() == before and (root / "lib/volumes/data-2.img").exists()
+    # The plan is made from what root knows.
+    assert read_node(Layout(str(root)))["volumes"][NAME]["virtual_size"] == 32 << 20
+    # What is declared otherwise is refused before anything is changed, whatever the header says.
+    for wrong, words in (({"size": "16M"}, "a volume never shrinks"), ({"image": "other"}, rf"stands on {base}, declared is .*other\.img")):
+        with pytest.raises(ComputeError, match=words):
+            run(VolumeKind, volumes=[{**mine, **wrong}, {"name": "data-3", "size": "1M"}], owner="daemon")
+    assert not (root / "lib/volumes/data-3.img").exists()
+    # The way out that is advised.
+    run(VolumeKind, volumes=[mine], owner="daemon", rebuild=[NAME])
+    assert not run(VolumeKind, volumes=[mine], owner="daemon")["changed"]
+
+
+def test_what_a_volume_was_made_as_grows_with_it(root: Path, run: Converge) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    root.parent.chmod(0o755)
+    for size in ("16M", "32M"):
+        assert "msg" not in run(VolumeKind, volumes=[{"name": "data-1", "size": size}], owner="daemon")
+    with pytest.raises(ComputeError, match="has 32M, declared is 24M: a volume never shrinks"):
+        run(VolumeKind, volumes=[{"name": "data-1", "size": "24M"}], owner="daemon")
+    qemu_img("resize", "-f", "qcow2", str(file_of(root, "data-1")), "64M")
+    refused = run(VolumeKind, volumes=[{"name": "data-1", "size": "32M"}], owner="daemon")
+    assert "If you have grown it by hand, declare 64M." in refused["msg"]
+    assert not run(VolumeKind, volumes=[{"name": "data-1", "size": "64M"}], owner="daemon")["changed"]
+
+
+def test_a_volume_that_was_flattened_by_hand_is_what_is_declared(root: Path, run: Converge, base: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    run(VolumeKind, volumes=[{"name": NAME, "image": "small"}], owner="daemon")
+    qemu_img("rebase", "-f", "qcow2", "-b", "", str(file_of(root)))
+    assert not run(VolumeKind, volumes=[{"name": NAME, "image": "small", "copy": True}], owner="daemon")["changed"]
+
+
+def test_where_it_can_t_be_written_down_the_header_is_believed(root: Path, run: Converge, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    write = os.setxattr
+
+    def denied(path: Any, name: str, *values: Any) -> None:
+        if name.startswith("trusted."):  # as in a container of a user namespace
+            raise PermissionError(1, "not permitted")
+        write(path, name, *values)
+
+    monkeypatch.setattr(os, "setxattr", denied)
+    item = {"name": "data-1", "size": "16M"}
+    run(VolumeKind, volumes=[item], owner="daemon")
+    assert not run(VolumeKind, volumes=[item], owner="daemon")["changed"]
+    forge(file_of(root, "data-1"), "larger")
+    with pytest.raises(ComputeError, match="has 1024T, declared is 16M"):
+        run(VolumeKind, volumes=[item], owner="daemon")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from ansible_collections.ikcloud.compute.plugins.module_utils import engine
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils.made import Made, read_made
 from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
 from storage_helpers import Converge, qemu_img, wait_for_qemu
 
@@ -59,6 +60,8 @@ def test_grows_under_a_running_qemu(root: Path, run: Converge, guest: Path) -> N
     assert "msg" not in real and not any(entry["restart_required"] for entry in real["results"])
     assert info(file_of(root))["virtual-size"] == 32 << 20
     assert info(file_of(root, "data-1"))["virtual-size"] == 64 << 20
+    if os.geteuid() == 0:
+        assert read_made(str(file_of(root, "data-1"))) == Made(64 << 20)
     assert not run(VolumeKind, volumes=larger)["changed"]
 
 
