@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.made import record
-from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, forget_marks, mark_command, write_mark
+from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, forget_marks, mark_command, read_mark, write_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.qcow2 import is_locked, read_header, users_of
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, MakeFolder, Run, Step, Write, remove_file, user_ids
 
@@ -236,9 +236,16 @@ def _remove_unused(path: str, volumes: str) -> None:
     forget_marks(path)
 
 
+def _lost_marks(users: list[str], volumes: str) -> str:
+    """Return what to do about instances' disks among these that have lost their mark, which nothing of ours removes any more."""
+    names = {user: os.path.basename(user)[: -len(".img")] for user in users if os.path.dirname(user) == volumes}
+    typed = [mark_command(user, f"volume/{name}") for user, name in names.items() if instance_id(name) and read_mark(user, MARK) != f"volume/{name}"]
+    return f" What has lost its mark is removed as ours once it has it again: `{'; '.join(typed)}`." if typed else ""
+
+
 def _refuse_used(path: str, volumes: str, in_use: bool = False) -> None:
     users = users_of([path], volumes).get(path)
     if users:
-        raise ComputeError(f"{path} is the base of {', '.join(users)}, which would be lost with it.", "Remove these first.")
+        raise ComputeError(f"{path} is the base of {', '.join(users)}, which would be lost with it.", f"Remove these first.{_lost_marks(users, volumes)}")
     if not in_use:
         refuse_locked(path)

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, missing_tools
+from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK
 
 PROJECT = Path(__file__).resolve().parents[2]
 # `ip netns exec` gives a mount namespace, too: what is mounted there, the machine does not see.
@@ -310,3 +311,26 @@ def test_check_mode_lists_what_is_done_and_nothing_twice(node: Node) -> None:
     assert not [link for link in node.links() if link.startswith(("br-gnv-", "gnv-", "vnet-"))]
     assert [path.name for path in node.root.glob("lib/*/*.img")] == ["base.img"]
     assert not [*node.root.glob("run/instances/*"), *node.root.glob("run/networks/*")]
+
+
+def test_teardown_goes_on_without_what_a_disk_without_a_mark_stands_on(node: Node) -> None:
+    """QEMU's user can take the mark off its own disk."""
+    node.folder.chmod(0o755)
+    add_user(node)
+    base = {"name": "base", "path": str(node.folder / "small.qcow2")}
+    play_roles(node, variables_of(1, [base, {**base, "name": "other"}]))
+    disk = node.root / "lib/volumes/compute-00000001.img"
+    os.removexattr(disk, MARK)
+    done, _record = node.play("teardown", {})
+    (told,) = [line for line in done.stdout.splitlines() if line.startswith("fatal:") and "All else is removed" in line]
+    assert done.returncode == 2
+    assert f"image base: {node.root}/lib/images/base.img is the base of {disk}" in told
+    assert f"setfattr -n {MARK} -v volume/compute-00000001 {disk}" in told
+    assert f"below {node.root} is kept: lib/images, lib/volumes." in told
+    assert sorted(str(path.relative_to(node.root)) for path in node.root.rglob("*") if not path.is_dir()) == [
+        "lib/images/base.img", "lib/volumes/compute-00000001.img"
+    ]  # fmt: skip
+    assert not [link for link in node.links() if link.startswith(("br-gnv-", "gnv-", "vnet-"))] and not (node.root / "run").exists()
+    os.setxattr(disk, MARK, b"volume/compute-00000001")
+    done, _record = node.play("teardown", {})
+    assert done.returncode == 0 and not node.root.exists(), done.stdout + done.stderr
