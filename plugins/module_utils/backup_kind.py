@@ -88,6 +88,7 @@ class BackupKind(ChosenKind):
         aside={"type": "bool", "default": True},
     )
     tools = ("qemu-img",)
+    warns_of_refusals = True  # the playbooks look at all nodes first, and what is wrong with one instance stops no other
 
     def __init__(self, params: Item) -> None:
         # `absent` is not the engine's: the item is the instance, which stays.
@@ -107,14 +108,20 @@ class BackupKind(ChosenKind):
             if problem := name_problem("instances", name):
                 raise ComputeError(problem)
             found[name] = Found({"id": "", "power": "absent"}, True, Instance(name, "", ""))
-        for item, have in found.items():
-            now: Instance = have.raw
-            self.instances[item] = now
-            self.state[item] = state = self._read(now)
-            if self.looks == 1 and state.there:
-                self.before.add(item)
-            have.props["backups"] = backup_steps.names_in(os.path.dirname(state.path))
+        self.examine(found, self._look)
         return found
+
+    def _look(self, item: str, have: Found) -> None:
+        """Read an instance's disk and its backups.
+
+        :raises ComputeError: When its QEMU can't be asked, or its disk is not as it should be.
+        """
+        now: Instance = have.raw
+        self.instances[item] = now
+        self.state[item] = state = self._read(now)
+        if self.looks == 1 and state.there:
+            self.before.add(item)
+        have.props["backups"] = backup_steps.names_in(os.path.dirname(state.path))
 
     def _read(self, now: Instance) -> State:
         path = backup_steps.backup_path(self.folder, now.name, self.params["name"])

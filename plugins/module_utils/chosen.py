@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qmp, systemd
+from ansible_collections.ikcloud.compute.plugins.module_utils.commands import side_by_side
 from ansible_collections.ikcloud.compute.plugins.module_utils.engine import DEFAULT_ROOT, Found, Item, Kind
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import StartInstance, StopUnit, power_off
@@ -18,6 +20,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import 
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, Step
 
+_ASKED_AT_ONCE = 16
 STAGE_STOP, STAGE_WORK, STAGE_START = 3, 4, 5
 
 
@@ -36,6 +39,7 @@ class ChosenKind(Kind):
 
     :ivar states: What each instance's QEMU says of its guest (QAPI RunState), by id; None where it does not run or does not answer.
     :ivar looks: How often the node was read: what only a second look can tell (such as that a revert was made) is done by then.
+    :ivar troubles: What could not be read of an instance, by what it was called.
     """
 
     noun = "instance"
@@ -47,6 +51,7 @@ class ChosenKind(Kind):
         self.layout = Layout(self.root)
         self.states: dict[str, str | None] = {}
         self.looks = 0
+        self.troubles: dict[str, str] = {}
 
     def choose(self, items: list[Item], needed: bool = True) -> dict[str, Found]:
         """Find the instances that were asked for.
@@ -67,21 +72,44 @@ class ChosenKind(Kind):
             raise ComputeError(f"There is no instance {', '.join(lost)} on this node.", f"There are: {', '.join(names)}." if names else "There is none at all.")
         found: dict[str, Found] = {}
         first: dict[str, str] = {}
+        named = [instance for instance in chosen.values() if instance is not None]
+        # A QEMU that is silent takes all its time: they are asked side by side.
+        states = side_by_side(lambda instance: qemu_state(instance, self.layout), named, workers=_ASKED_AT_ONCE)
+        self.states = {instance.id: state for instance, state in zip(named, states)}
         for name, instance in chosen.items():
             if instance is None:
                 continue
             if instance.id in first:
                 raise ComputeError(f"instances: {first[instance.id]} and {name} are the same instance; name it once.")
             first[instance.id] = name
-            state = self.states[instance.id] = qemu_state(instance, self.layout)
+            state = self.states[instance.id]
             paused = instance.power == "running" and state not in (None, "running")
             found[name] = Found({"id": instance.id, "power": "paused" if paused else instance.power}, instance.owned, instance)
         return found
 
+    def examine(self, found: dict[str, Found], read: Callable[[str, Found], None]) -> None:
+        """Read more of the instances, side by side.
+
+        What can't be read of one is that one's trouble: its QEMU may be hostile, or broken, and stops no other. It is not asked again then.
+
+        :param read: Reads more of one, given what it was called. It may raise a :class:`ComputeError`.
+        """
+
+        def attempt(entry: tuple[str, Found]) -> None:
+            try:
+                read(*entry)
+            except ComputeError as error:
+                self.troubles[entry[0]] = str(error)
+
+        sound = [(name, have) for name, have in found.items() if not self.refusal(name, have)]
+        side_by_side(attempt, sound, workers=_ASKED_AT_ONCE)
+
     def refusal(self, name: str, found: Found) -> str:
         instance: Instance = found.raw
-        if not instance.trouble or self.params["state"] == "stopped":
+        if self.params["state"] == "stopped":
             return ""
+        if not instance.trouble:
+            return f"{self.troubles[name]} Nothing was done with this instance." if name in self.troubles else ""
         return (
             f"{instance.trouble} Who did that, QEMU's user or a person? Run site, which writes its files anew; if it was not you, stop it first, "
             f"and look at what it did (journalctl -u {systemd.unit(instance.id)})."

@@ -10,7 +10,7 @@ in check mode, report. A kind of resource supplies only what is its own: see :cl
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +83,7 @@ class Kind:
     spec: Item = {}  # the module's whole argument spec, where its list is not one of declared items
     tools: tuple[str, ...] = ()  # what the node must have
     workers: int = 1  # how many items' steps may run side by side
+    warns_of_refusals: bool = False  # whether check mode warns of items that are refused alone, since the run does the others; else it fails
 
     def __init__(self, params: Item) -> None:
         self.params = params
@@ -224,12 +225,16 @@ def converge(kind: Kind, check_mode: bool) -> Item:
             kind.settled()
             try:
                 have = observe(items)
-                _verify(kind, items, have, absent, failures)
+                _verify(kind, items, have, absent, failures, refused)
             except Exception as error:
                 unseen = failure_of(error)
     executed = done if failures else None
     failures = {**refused, **failures}
+    warned = refused if check_mode and kind.warns_of_refusals else {}
+    kind.warnings += [_named(kind, name, error) for name, error in warned.items()]
     result = _report(kind, changes, diff, failures, executed, None if check_mode or unseen else have)
+    if warned:
+        del result["msg"]
     if unseen:
         words = f"The changes were made, but the node could not be looked at afterwards: {unseen['msg']}"
         result.update(unseen, msg=f"{result['msg']} {words}" if failures else words)
@@ -357,9 +362,11 @@ def validate(kind: Kind) -> list[str]:
     return problems if absent or problems else kind.list_problems(items)
 
 
-def _verify(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool, failures: dict[str, ComputeError]) -> None:
+def _verify(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool, failures: dict[str, ComputeError], refused: Container[str]) -> None:
     """Look whether what was done has closed the difference: a step that the node took without effect must not pass for done."""
     for change in plan(kind, items, have, absent):
+        if change.refusal and change.name not in refused:
+            failures.setdefault(change.name, ComputeError(change.refusal))
         if change.steps and change.name not in failures and not (failures and change.shared and change.action == "delete"):
             left = "; ".join(change.reasons) or f"still to do: {change.steps[0].text}"
             failures[change.name] = ComputeError(f"It still differs after the change: {left}.", "Something else may be changing it.")
@@ -402,9 +409,14 @@ def _report(
     }
     if failures:
         whole = sum(1 for change in changes if change.steps and change.name not in failures and not change.postponed)
-        named = " ".join(f"{kind.noun} {name}: {error}" for name, error in failures.items())
+        named = " ".join(_named(kind, name, error) for name, error in failures.items())
         result["msg"] = f"{named} ({whole} other changes were made; run again once it is mended.)"
     return result
+
+
+def _named(kind: Kind, name: str, error: ComputeError) -> str:
+    begin = f"{kind.noun} {name}: "
+    return str(error) if str(error).startswith(begin) else f"{begin}{error}"
 
 
 def _entry(change: Change, failure: ComputeError | None) -> Item:

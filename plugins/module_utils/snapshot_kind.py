@@ -65,6 +65,7 @@ class SnapshotKind(ChosenKind):
     )
     # `absent` is not the engine's: the item is the instance, which stays.
     tools = ("qemu-img",)
+    warns_of_refusals = True  # the playbooks look at all nodes first, and what is wrong with one instance stops no other
 
     def __init__(self, params: Item) -> None:
         super().__init__({**params, "state": {"absent": "deleted"}.get(params["state"], params["state"])})
@@ -78,23 +79,28 @@ class SnapshotKind(ChosenKind):
 
     def observe(self, items: list[Item]) -> dict[str, Found]:
         found = self.choose(items)
-        name = self.params["name"]
-        for item, have in found.items():
-            now: Instance = have.raw
-            disks = read_disks(now, self.where(now).qmp)
-            every = (disks.own, *disks.others)
-            at_rest = [disk for disk in every if disk.format == "qcow2" and (not now.pid or self.params["restart"] != "never")]
-            for disk in at_rest:
-                self._check_sound(disk, now)
-            held = {disk.path: read_snapshots(disk.path, self.root) for disk in every}
-            parts = frozenset(path for path, tags in held.items() if tag_of(now.id, name) in tags)
-            gone = elsewhere(self.layout, tag_of(now.id, name), held) if self.params["state"] in ("reverted", "deleted") else {}
-            stuck = self._stuck(now, gone) if self.params["state"] == "deleted" else {}
-            self.state[item] = State(disks, held[disks.own.path], parts, gone, stuck)
-            if self.looks == 1 and disks.own.path in parts:
-                self.before.add(item)
-            have.props["snapshots"] = list(own_snapshots(now.id, self.state[item].held))
+        self.examine(found, self._read)
         return found
+
+    def _read(self, item: str, have: Found) -> None:
+        """Read an instance's disks and the snapshots in them.
+
+        :raises ComputeError: When its QEMU can't be asked, or one of its disks is not as it should be.
+        """
+        name, now = self.params["name"], have.raw
+        disks = read_disks(now, self.where(now).qmp)
+        every = (disks.own, *disks.others)
+        at_rest = [disk for disk in every if disk.format == "qcow2" and (not now.pid or self.params["restart"] != "never")]
+        for disk in at_rest:
+            self._check_sound(disk, now)
+        held = {disk.path: read_snapshots(disk.path, self.root) for disk in every}
+        parts = frozenset(path for path, tags in held.items() if tag_of(now.id, name) in tags)
+        gone = elsewhere(self.layout, tag_of(now.id, name), held) if self.params["state"] in ("reverted", "deleted") else {}
+        stuck = self._stuck(now, gone) if self.params["state"] == "deleted" else {}
+        self.state[item] = State(disks, held[disks.own.path], parts, gone, stuck)
+        if self.looks == 1 and disks.own.path in parts:
+            self.before.add(item)
+        have.props["snapshots"] = list(own_snapshots(now.id, self.state[item].held))
 
     def _check_sound(self, disk: Disk, now: Instance) -> None:
         self.headers[disk.path] = sound_header(disk, self.layout, now.folder)

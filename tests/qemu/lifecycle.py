@@ -59,6 +59,16 @@ def both(call: Callable[..., dict[str, Any]], root: Path, state: str, **params: 
     return done
 
 
+def refused(call: Callable[..., dict[str, Any]], root: Path, state: str, **params: Any) -> str:
+    """Return why an instance is refused: check mode warns of that, and the real run, in which nothing changes, fails."""
+    predicted = call(root, state, check=True, **params)
+    done = call(root, state, **params)
+    assert "msg" not in predicted and not predicted["changed"] and not done["changed"]
+    reason = str(done["results"][0]["error"])
+    assert reason in predicted["warn"][-1] and reason in done["msg"]
+    return reason
+
+
 def pid(root: Path) -> int:
     return read_instances(Layout(str(root)), units=False)["one"].pid
 

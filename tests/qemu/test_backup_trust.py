@@ -22,6 +22,7 @@ from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     before_step,
     both,
     holds,
+    refused,
     snapshot,
     write,
 )
@@ -84,13 +85,11 @@ def test_a_disk_that_leads_elsewhere_is_not_read_as_root(root: Path, run: Conver
     secret.write_bytes(b"\7" * (1 << 20))
     subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", str(secret), str(disk)], check=True)
     for call in (backup, snapshot):
-        with pytest.raises(ComputeError, match=r"stands on .*secret, which is no image in"):
-            call(root, "present")
+        assert f"stands on {secret}, which is no image in" in refused(call, root, "present")
     disk.unlink()
     disk.symlink_to(secret)
     for call in (backup, snapshot):
-        with pytest.raises(ComputeError, match="is no plain file"):
-            call(root, "present")
+        assert "is no plain file" in refused(call, root, "present")
     assert not (root / "lib/backups").exists()
 
 
@@ -107,14 +106,16 @@ def test_a_disk_of_somebody_else_is_not_read_as_root(root: Path, run: Converge, 
     run([machine(power="stopped", volume=str(secret), volume_format=disk_format)])
     folder = root / f"run/instances/compute-{ID}"
     os.chown(folder, 65534, 65534)
-    with pytest.raises(ComputeError, match=r"secret can't be read: it does not belong to the owner of .*, nor is it a volume in .*lib/volumes"):
-        backup(root, "present")
-    with pytest.raises(ComputeError, match="does not belong to the owner of" if disk_format == "qcow2" else "is raw, which holds no snapshots"):
-        snapshot(root, "present")
+    belongs = f"secret can't be read: it does not belong to the owner of {folder}, nor is it a volume in {root}/lib/volumes"
+    assert belongs in refused(backup, root, "present")
+    if disk_format == "qcow2":
+        assert belongs in refused(snapshot, root, "present")
+    else:
+        with pytest.raises(ComputeError, match="is raw, which holds no snapshots"):
+            snapshot(root, "present")
     os.symlink(secret, root / "lib/volumes/link.img")
     (folder / "start").write_text((folder / "start").read_text().replace(str(secret), str(root / "lib/volumes/link.img")))
-    with pytest.raises(ComputeError, match="reached by a link"):
-        backup(root, "present")
+    assert "reached by a link" in refused(backup, root, "present")
     assert not (root / "lib/backups").exists()
     os.chown(secret, 65534, 65534)
     (folder / "start").write_text((folder / "start").read_text().replace(str(root / "lib/volumes/link.img"), str(secret)))

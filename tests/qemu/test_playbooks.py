@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import signal
+import socketserver
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,6 +133,46 @@ def test_what_one_node_refuses_is_done_on_none(nodes: Path) -> None:
     assert "changed=1" in said and "changed=2" not in said and running(nodes) == []
     play(nodes, "restore", "-e", "instances=web-1,web-3", "-e", "backup=nightly")
     assert disk.stat().st_ino != before
+
+
+@contextlib.contextmanager
+def silent(nodes: Path, node: str, name: str, how: str) -> Iterator[None]:
+    """Have an instance's QEMU answer nothing, or nonsense, for a ``with`` statement."""
+    instance = read_instances(Layout(str(nodes / node)), units=False)[name]
+    if how == "stopped":
+        os.kill(instance.pid, signal.SIGSTOP)
+        yield
+        os.kill(instance.pid, signal.SIGCONT)
+        return
+    path = nodes / node / f"run/instances/compute-{instance.id}/qmp.sock"
+    path.rename(path.with_name("real.sock"))
+    with socketserver.ThreadingUnixStreamServer(str(path), Nonsense) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+    path.with_name("real.sock").replace(path)
+
+
+class Nonsense(socketserver.StreamRequestHandler):
+    """What speaks QMP, and answers each question with an empty list."""
+
+    def handle(self) -> None:
+        self.wfile.write(b'{"QMP": {}}\n')
+        for line in self.rfile:
+            self.wfile.write(json.dumps({"return": [], "id": json.loads(line).get("id")}).encode() + b"\n")
+
+
+@pytest.mark.parametrize("how", ["stopped", "nonsense"])
+def test_a_qemu_that_does_not_answer_stops_no_other(nodes: Path, how: str) -> None:
+    words = {"stopped": "instance web-1: QEMU does not answer at", "nonsense": "instance web-1: its QEMU runs without its disk"}[how]
+    with silent(nodes, "n1", "web-1", how):
+        for name, option in (("snapshot", "snapshot=clean"), ("backup", "backup=nightly")):
+            said = play(nodes, name, "-e", "instances=web-*", "-e", option, status=2)
+            assert said.count("fatal: [") == 1 and words in " ".join(said.split()), said
+            assert "NOT DONE on n1" in said
+    assert sorted(path.parent.name for path in nodes.glob("n*/lib/backups/*/nightly.qcow2")) == ["web-2", "web-3"]
+    assert [line.split()[0] for line in play(nodes, "snapshots").splitlines() if " clean " in line] == ["web-2", "web-3"]
 
 
 def refused(nodes: Path, name: str, instances: str, *more: str) -> str:

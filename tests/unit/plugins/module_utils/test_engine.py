@@ -263,3 +263,30 @@ def test_the_second_look_fails_after_a_step_did(tmp_path: Path) -> None:
     done = speak(tmp_path, {"bad": "one", "good": "two"}, kind=Blinded)
     assert "note bad: " in done["msg"] and done["msg"].endswith("afterwards: The disk is gone.")
     assert [entry["changed"] for entry in done["results"]] == [False, True]
+
+
+class Refusing(Note):
+    """Refuses the item named bad alone."""
+
+    def change(self, item: Item, have: Found | None) -> Change:
+        return Change("bad", refusal="note bad: it lies.") if item["name"] == "bad" else super().change(item, have)
+
+
+@pytest.mark.parametrize("warns", [True, False])
+def test_an_item_that_is_refused_alone_stops_no_other(tmp_path: Path, warns: bool) -> None:
+    kind = type("Kind", (Refusing,), {"warns_of_refusals": warns})
+    predicted = speak(tmp_path, {"a": "one", "bad": "two"}, kind=kind, check=True)
+    assert ("msg" in predicted) is not warns and predicted["warn"] == (["note bad: it lies."] if warns else [])
+    done = speak(tmp_path, {"a": "one", "bad": "two"}, kind=kind)
+    assert done["msg"].startswith("note bad: it lies. (1 other") and done["commands"] == predicted["commands"] != []
+    for result in (predicted, done):
+        assert {entry["name"]: entry.get("error") for entry in result["results"]} == {"a": None, "bad": "note bad: it lies."}
+
+
+def test_an_item_that_only_the_second_look_refuses_is_told(tmp_path: Path) -> None:
+    class Turning(Note):
+        def refusal(self, name: str, found: Found) -> str:
+            return "it is silent now." if name == "a" else ""
+
+    done = speak(tmp_path, {"a": "one", "b": "two"}, kind=Turning)
+    assert done["msg"].startswith("note a: it is silent now. (1 other") and done["changed"]
