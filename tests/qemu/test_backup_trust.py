@@ -120,3 +120,27 @@ def test_a_disk_of_somebody_else_is_not_read_as_root(root: Path, run: Converge, 
     os.chown(secret, 65534, 65534)
     (folder / "start").write_text((folder / "start").read_text().replace(str(root / "lib/volumes/link.img"), str(secret)))
     both(backup, root, "present")
+
+
+def test_a_backup_that_others_can_write_is_not_restored(root: Path, run: Converge, volume: Volume) -> None:
+    """They could make it refer to a file of root's while root reads it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can have files of two users")
+    disk = volume(ID)
+    write(disk, 1)
+    run([machine(power="stopped")])
+    backup(root, "created")
+    write(disk, 2)
+    file = root / "lib/backups/one/nightly.qcow2"
+    for user, group, mode in ((65534, 0, 0o600), (0, 0, 0o602), (0, 65534, 0o620), (65534, 65534, 0o400)):
+        os.chown(file, user, group)
+        file.chmod(mode)
+        for check in (True, False):
+            with pytest.raises(ComputeError, match=f"{file} can be changed by others than root while it is restored; nothing was changed.*chown root:root"):
+                backup(root, "restored", check=check)
+        assert holds(disk, 2)
+    os.chown(file, 0, 0)
+    for mode in (0o600, 0o660, 0o644):  # root's own group is root
+        file.chmod(mode)
+        both(backup, root, "restored", aside=False)
+        assert holds(disk, 1)
