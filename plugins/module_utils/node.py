@@ -57,6 +57,7 @@ def read_node(layout: Layout) -> Facts:
         "missing_tools": missing,
         "missing_packages": sorted({PACKAGES[tool] for tool in missing}),
         "user_ready": user_ready(),
+        "user_error": user_error(),
         "folders_ready": all(os.path.isdir(folder) for folder in layout.folders),
         "uplink": default_uplink(),
         "routes": reach.routes(ours),
@@ -141,6 +142,30 @@ def _qemu_version() -> str | None:
     except ComputeError:
         return None
     return said.group(1) if said else None
+
+
+def user_error(user: str = DEFAULT_USER) -> str | None:
+    """Return why somebody else's account stands in the way of QEMU's user, and what to do; None where none does."""
+    try:
+        comment = pwd.getpwnam(user).pw_gecos
+    except KeyError:
+        comment = None
+    if comment == OWNER:
+        return None
+    try:
+        grp.getgrnam(user)
+        group = f"groupmod --new-name OTHER {user}"
+    except KeyError:
+        group = ""
+    if comment is None:
+        # A group has no mark of its own: ours comes and goes with the user.
+        found = f"There is a group {user} without a user of that name, which ikcloud.compute did not make and leaves alone."
+        return f"{found} Rename it (`{group}`), or remove it (`groupdel {user}`)." if group else None
+    rename = "; ".join(filter(None, [f"usermod --login OTHER {user}", group]))
+    return (
+        f"There is a user {user} that ikcloud.compute did not make and leaves alone: its comment is {comment!r}, not {OWNER!r}. Rename it (`{rename}`). "
+        f"Or, if it is meant for ikcloud.compute, mark it: `usermod --comment {OWNER} {user}`; teardown removes it then."
+    )
 
 
 def user_ready(user: str = DEFAULT_USER) -> bool:

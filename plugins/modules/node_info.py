@@ -102,6 +102,9 @@ node:
     user_ready:
       description: Whether the user C(compute-service) is there, in the group C(kvm) if that is there.
       type: bool
+    user_error:
+      description: Why somebody else's user or group C(compute-service) stands in the way of that user, and what to do; null where none does.
+      type: str
     folders_ready:
       description: Whether O(root) has all its folders.
       type: bool

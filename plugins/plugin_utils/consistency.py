@@ -97,6 +97,7 @@ def node_problems(cloud: Cloud, nodes: Sequence[Node]) -> list[str]:
     if len(used) > 1:
         listed = ", ".join(f"{node.name} {node.underlay_address}" for node in nodes if node.underlay_address)
         problems.append(f"The underlay addresses are of both IP versions ({listed}); tunnels need one: set compute_underlay_address.")
+    problems += [f"{node.name}: {node.facts.user_error}" for node in nodes if node.facts and node.facts.user_error]
     for node in nodes:
         own = {str(network.ip) for network in node.facts.underlay} if node.facts else set()
         if own and node.underlay_address and node.underlay_address not in own:

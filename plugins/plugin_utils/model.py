@@ -179,6 +179,7 @@ class Facts:
     :ivar disk_free: Bytes that are free where the volumes are, None when unknown.
     :ivar volume_bytes: Bytes that are taken already, by volume of ours.
     :ivar machine: What two names of one machine have in common, "" when unknown.
+    :ivar user_error: Why somebody else's account stands in the way of QEMU's user, "" where none does.
     """
 
     memory: int | None = None
@@ -201,6 +202,7 @@ class Facts:
     root: str = ""
     disk_free: int | None = None
     volume_bytes: dict[str, int] = field(default_factory=dict)
+    user_error: str = ""
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,7 @@ def read_facts(info: Mapping[str, Any]) -> Facts:
         root=str(info.get("root") or ""),
         disk_free=_bytes(info.get("disk_free_mb")),
         volume_bytes=_sizes(info.get("volumes"), "allocated"),
+        user_error=str(info.get("user_error") or ""),
     )
 
 

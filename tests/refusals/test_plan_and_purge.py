@@ -259,9 +259,38 @@ def test_what_a_disk_says_of_itself_refuses_that_disk_alone(node: Node, forged: 
     assert bridge["mtu"] == 1400
 
 
+def test_a_user_or_group_of_somebody_else_s_is_left_alone(node: Node) -> None:
+    """By the playbooks and by the role alone, in check mode too; what is marked as meant for us is taken, and goes with teardown."""
+    passwd, group = node.folder / "etc" / "passwd", node.folder / "etc" / "group"
+    role = {"role": "ikcloud.compute.prepare", "prepare_root": str(node.root)}
+    (node.folder / "role.yml").write_text(yaml.safe_dump([{"hosts": "compute_nodes", "gather_facts": False, "roles": [role]}]))
+    alone = str(node.folder / "role.yml")
+
+    def refused(runs: list[tuple[str, ...]], *words: str) -> None:
+        before = passwd.read_text(), group.read_text()
+        for playbook, *options in runs:
+            done, record = node.play(playbook, {"cloud_networks": NETWORKS}, *options)
+            assert done.returncode == 2 and all(word in done.stdout for word in words), done.stdout + done.stderr
+            assert not [task["task"] for task in record["tasks"] if task["changed"]]
+        assert (passwd.read_text(), group.read_text()) == before and not node.root.exists()
+
+    with group.open("a", encoding="utf-8") as stream:
+        stream.write("compute-service:x:60993:\n")
+    refused([("site", "--check")], "There is a group compute-service without a user of that name", "groupmod --new-name OTHER compute-service")
+    with passwd.open("a", encoding="utf-8") as stream:
+        stream.write("compute-service:x:60993:60993:Backup robot:/srv/robot:/bin/bash\n")
+    mark = "usermod --comment ikcloud.compute compute-service"
+    rename = "usermod --login OTHER compute-service; groupmod --new-name OTHER compute-service"
+    refused([("prepare",), ("site",), (alone,), (alone, "--check")], "Backup robot", rename, mark)
+    assert node.play("teardown", {})[0].returncode == 0 and "Backup robot" in passwd.read_text()
+    assert node.run(*mark.split()).returncode == 0
+    node.site({"cloud_networks": NETWORKS})
+    assert node.play("teardown", {})[0].returncode == 0 and "compute-service" not in passwd.read_text()
+
+
 def add_user(node: Node) -> None:
     """Make QEMU's user known on the node, which its prepare does where there is none."""
-    for file, line in (("passwd", "compute-service:x:60993:60993::/:/usr/sbin/nologin"), ("group", "compute-service:x:60993:")):
+    for file, line in (("passwd", "compute-service:x:60993:60993:ikcloud.compute:/:/usr/sbin/nologin"), ("group", "compute-service:x:60993:")):
         with (node.folder / "etc" / file).open("a", encoding="utf-8") as stream:
             stream.write(f"{line}\n")
 

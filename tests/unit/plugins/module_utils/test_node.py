@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import grp
 import json
+import pwd
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -161,3 +163,23 @@ def test_a_base_that_no_image_of_ours_can_be() -> None:
     layout = Layout()
     for name, expected in (("bionic", "bionic"), ("\x1b[2J", None), ("\udcff", None), ("a\nb", None), ("x" * 900, None)):
         assert node._base(layout, qcow2.Header("qcow2", 1, backing_file=f"{layout.images}/{name}.img")) == expected
+
+
+@pytest.mark.parametrize(
+    ("comment", "group", "words"),
+    [
+        (None, False, []),
+        ("ikcloud.compute", True, []),
+        ("", False, ["its comment is ''", "(`usermod --login OTHER compute-service`)", "usermod --comment ikcloud.compute compute-service"]),
+        ("Robot", True, ["'Robot'", "(`usermod --login OTHER compute-service; groupmod --new-name OTHER compute-service`)"]),
+        (None, True, ["group compute-service without a user", "groupdel compute-service"]),
+    ],
+)
+def test_an_account_of_somebody_else_s(monkeypatch: pytest.MonkeyPatch, comment: str | None, group: bool, words: list[str]) -> None:
+    users = {} if comment is None else {"compute-service": pwd.struct_passwd(("compute-service", "x", 999, 999, comment, "/", "/bin/sh"))}
+    groups = {"compute-service": grp.struct_group(("compute-service", "x", 999, []))} if group else {}
+    monkeypatch.setattr(pwd, "getpwnam", users.__getitem__)
+    monkeypatch.setattr(grp, "getgrnam", groups.__getitem__)
+    said = node.user_error()
+    assert (said is None) == (not words)
+    assert all(word in str(said) for word in words), said

@@ -79,3 +79,8 @@ def test_one_machine_under_two_names() -> None:
     for other in ("m2", None):
         assert not samples.refusal(samples.TALK, samples.two_nodes(n1={"machine": "m1"}, n2={"machine": other}))
     assert not samples.refusal(samples.TALK, samples.two_nodes(n1={"machine": None}, n2={"machine": None}))
+
+
+def test_an_account_of_somebody_else_s_refuses_for_all_nodes() -> None:
+    assert samples.refusal(samples.TALK, samples.two_nodes(n2={"user_error": "There is a user."})) == "ik-node-02: There is a user."
+    assert not samples.refusal(samples.TALK, samples.two_nodes(n2={"user_error": None}))
