@@ -66,7 +66,9 @@ options:
 
     KEPT = r"""
   remove_kept:
-    description: Remove what was kept so, once and for all.
+    description:
+      - Remove what was kept so, once and for all.
+      - What else is in that folder, or has lost its mark, stays; a warning names it.
     type: bool
     default: false
 """

@@ -220,8 +220,10 @@ def keep_aside(path: str, layout: Layout, stem: str, said: list[str], in_use: bo
     def move() -> None:
         _refuse_used(path, layout.volumes, in_use)
         target = f"{layout.kept}/{stem}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.img"
+        # It keeps the mark of a volume: back in its place it is one again. One that has lost it is marked as kept.
+        mark = f"volume/{os.path.basename(path)[: -len('.img')]}"
+        write_mark(path, MARK, mark if read_mark(path, MARK) == mark else f"kept/{stem}", target)
         put_in_place(path, target)
-        # It keeps the mark of a volume: back in its place it is one again.
         forget_marks(path)
         said.append(f"{path} is kept as {target}; remove it when nobody needs it any more.")
 

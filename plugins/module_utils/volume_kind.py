@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -34,12 +33,15 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.room import Copy, 
 from ansible_collections.ikcloud.compute.plugins.module_utils.sizes import format_size, read_disk_size
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Remove, Step, user_ids
 from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import (
+    Kept,
     Volume,
     deleted_volumes,
     live_growth,
     offline_growth,
     read_bases,
+    read_kept,
     read_volumes,
+    remove_kept,
     users_of_volumes,
 )
 
@@ -75,7 +77,7 @@ class VolumeKind(Kind):
         self.layout = Layout(self.root)
         self.owner = owner_or_none(params.get("owner") or "")
         self.bases: dict[str, qcow2.Header] = {}
-        self.kept = False  # whether there are volumes that were kept aside
+        self.kept: Kept | None = None
         self.rebuild = frozenset(params.get("rebuild") or ())
         self.blanks = Blanks()
         self.deleted: dict[str, tuple[str, str]] = {}  # volumes that are missing, while a running instance has their former file open
@@ -111,7 +113,7 @@ class VolumeKind(Kind):
         self.bases = read_bases(self.layout, {str(item["image"]) for item in items if item.get("image")})
         absent = self.params["state"] == "absent"
         sizes = {item["name"]: None if absent or item.get("size") is None else read_disk_size(item["size"]) for item in items}
-        self.kept = os.path.isdir(self.layout.kept)
+        self.kept = read_kept(self.layout) if self.params.get("remove_kept") else None
         found: dict[str, Found] = {}
         volumes = read_volumes(self.layout, sizes, removing=absent, rebuilding=self.rebuild)
         for name, volume in volumes.items():
@@ -326,9 +328,11 @@ class VolumeKind(Kind):
         return Change(name, "delete", have.props, None, steps, reasons)
 
     def common(self, changes: list[Change], have: dict[str, Found]) -> list[Change]:
-        if not (self.params.get("remove_kept") and self.kept):
+        if self.kept is None:
             return []
-        return [Change("kept", "delete", steps=[Remove(self.layout.kept, tree=True, stage=1)])]
+        steps, names = remove_kept(self.layout, self.kept), ", ".join(map(readable, self.kept.others))
+        left = f"{names} in {self.layout.kept} stays, for it does not bear our mark. Remove it by hand when nobody needs it any more."
+        return [Change("kept", "delete" if steps else "none", steps=steps, warnings=[left] if names else [])]
 
     def _used(self, name: str, check_mode: bool) -> str:
         by = f"volume {name} is in use by {self.users[name] or 'a running QEMU'}"

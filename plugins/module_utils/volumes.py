@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,11 +22,14 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instances import r
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout, instance_id
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask
 from ansible_collections.ikcloud.compute.plugins.module_utils.made import Made, read_made, record_growth
-from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
+from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, forget_marks, read_mark, sidecar
 from ansible_collections.ikcloud.compute.plugins.module_utils.process import has_open, locked_by
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
 from ansible_collections.ikcloud.compute.plugins.module_utils.sizes import read_disk_size
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Step
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Do, Step, remove_file
+
+# What is kept aside has the time in its name.
+_KEPT = re.compile(r"(.+)-[0-9]{8}T[0-9]{6}Z\.img")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,65 @@ class Volume:
     spoilt: str = ""
     unmarked: bool = False
     made: Made | None = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is in the folder of the volumes that were kept aside.
+
+    :ivar ours: Paths of what we have put there.
+    :ivar others: Names of what we have not, or what does not bear our mark any more.
+    """
+
+    ours: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def read_kept(layout: Layout) -> Kept | None:
+    """Read the folder of the volumes that were kept aside; None where there is none.
+
+    :raises ComputeError: When it can't be read.
+    """
+    try:
+        entries = {entry.name: entry for entry in os.scandir(layout.kept)}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ComputeError(f"{layout.kept} can't be read: {error.strerror}.") from None
+    beside = {os.path.basename(sidecar(name)) for name in entries}
+    ours = {name for name, entry in entries.items() if entry.is_file(follow_symlinks=False) and _is_kept(entry.path)}
+    others = sorted(name for name in entries if name not in ours and name not in beside)
+    return Kept(tuple(entries[name].path for name in sorted(ours)), tuple(others))
+
+
+def remove_kept(layout: Layout, kept: Kept) -> list[Step]:
+    """List what removes the volumes that were kept aside, after the others, and their folder where nothing else is in it."""
+    folder = layout.kept
+    typed = [shlex.join(("rm", "-f", *kept.ours))] if kept.ours else []
+    typed += [] if kept.others or os.path.islink(folder) else [shlex.join(("rmdir", folder))]
+
+    def remove() -> None:
+        there = read_kept(layout)
+        try:
+            for path in there.ours if there else ():
+                remove_file(path)
+                forget_marks(path)
+            if there and not there.others and not os.path.islink(folder):
+                os.rmdir(folder)
+        except OSError as error:
+            raise ComputeError(f"{error.filename} can't be removed: {error.strerror}.") from None
+
+    return [Do("; ".join(typed), remove, stage=1)] if typed else []
+
+
+def _is_kept(path: str) -> bool:
+    """Tell whether a file in the folder of those kept aside is one that we have put there, by its mark, which says its name, too."""
+    named = _KEPT.fullmatch(os.path.basename(path))
+    kind, _slash, name = read_mark(path, MARK).partition("/")
+    if not named or not name:
+        return False
+    stem = named.group(1)
+    return stem == name if kind == "kept" else kind == "volume" and f"-{stem}".endswith(f"-{name}")
 
 
 def read_bases(layout: Layout, images: Iterable[str]) -> dict[str, qcow2.Header]:

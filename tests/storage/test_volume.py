@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -393,10 +394,52 @@ def test_kept_aside(run: Converge, root: Path, base: Path) -> None:
     refused = run(ImageKind, images=[{"name": "small"}], state="absent")
     assert "kept/web-1" in refused["msg"]
     assert base.exists()
-    assert "remove_kept" not in options and run(VolumeKind, volumes=[], purge=True, remove_kept=True)["changed"]
+    assert "remove_kept" not in options
+    gone = run(VolumeKind, check=True, volumes=[], purge=True, remove_kept=True)
+    assert gone["commands"][-1] == f"rm -f {kept[0]}; rmdir {kept[0].parent}"
+    assert run(VolumeKind, volumes=[], purge=True, remove_kept=True)["commands"] == gone["commands"]
     assert not (root / "lib/volumes/kept").exists()
     with pytest.raises(ComputeError, match="aside_names"):
         run(VolumeKind, volumes=[], purge=True, aside_names={name: "../x"})
+
+
+@pytest.mark.parametrize("attributes", [True, False])
+def test_of_those_kept_aside_only_ours_are_removed(run: Converge, root: Path, monkeypatch: pytest.MonkeyPatch, attributes: bool) -> None:
+    """Also where marks are files beside; a rescued disk that a person has put there stays, with the mark of the volume that it is a copy of, too."""
+    if not attributes:
+
+        def unsupported(*_arguments: object) -> bytes:
+            raise OSError(errno.ENOTSUP, "not supported")
+
+        monkeypatch.setattr(os, "getxattr", unsupported)
+        monkeypatch.setattr(os, "setxattr", unsupported)
+    volumes = ["compute-af95e879", "data-1", "data-2"]
+    run(VolumeKind, volumes=[{"name": name, "size": "1M"} for name in volumes])
+    kept = root / "lib/volumes/kept"
+    kept.mkdir()
+    subprocess.run(["cp", "--preserve=all", str(file_of(root, "data-1")), str(kept / "rescued.img")], check=True)
+    (kept / "data-1-20260101T000000Z.img").write_bytes(b"named as ours are")
+    (kept / "folder").mkdir()
+    # A disk that was restored without its mark is kept with one.
+    marks.forget_marks(str(file_of(root)))
+    if attributes:
+        os.removexattr(file_of(root), marks.MARK)
+    run(VolumeKind, volumes=[{"name": volumes[0], "size": "1M"}], rebuild=[volumes[0]], purge=True, aside=True)
+    assert len(list(kept.iterdir())) == (6 if attributes else 9)
+    left = {"rescued.img", "data-1-20260101T000000Z.img", "folder"}
+    for check in (True, False):
+        done = run(VolumeKind, check=check, volumes=[], purge=True, remove_kept=True)
+        assert "msg" not in done and done["commands"][-1].startswith("rm -f ")
+        (said,) = [line for line in done["warn"] if "does not bear our mark" in line]
+        assert all(name in said for name in (*left, str(kept))) and "Z.img, folder, rescued.img in" in said
+        assert (len(list(kept.iterdir())) > len(left)) is check
+    assert {path.name for path in kept.iterdir()} == left
+    again = run(VolumeKind, volumes=[], purge=True, remove_kept=True)
+    assert not again["changed"] and "rescued.img" in again["warn"][0]
+    for name in left - {"folder"}:
+        (kept / name).unlink()
+    (kept / "folder").rmdir()
+    assert run(VolumeKind, volumes=[], purge=True, remove_kept=True)["changed"] and not kept.exists()
 
 
 @pytest.mark.parametrize("done", ["mark taken off", "mark of another", "no header", "half a header", "data elsewhere", "empty"])
