@@ -66,6 +66,7 @@ def converge_all(params: Item, check_mode: bool) -> Item:
             kind = _without(kind, params, refused)
             kind.reasons = _restart_reasons(done)
             kind.seeds_changed = {entry["name"] for entry in done.get("seeds", {}).get("results", []) if entry["action"] == "update"}
+        _tell_what_ends(kind, done)
         try:
             found = engine.converge(kind, check_mode)
         except Exception as error:
@@ -111,6 +112,15 @@ def _without(kind: InstanceKind, params: Item, refused: dict[str, str]) -> Insta
     others = {**(params["spare"] or {})}
     others["instances"] = [*(others.get("instances") or []), *(item["name"] for item in items if item not in left)]
     return InstanceKind(_params_of("instances", InstanceKind, {**params, "instances": left, "spare": others}))
+
+
+def _tell_what_ends(kind: Kind, done: dict[str, Item]) -> None:
+    """Tell a kind which instances are, or in check mode would be, removed before it: they use nothing any more then."""
+    gone = [entry for entry in done.get("instances", {}).get("results", []) if entry["action"] == "delete" and "error" not in entry]
+    if isinstance(kind, VolumeKind):
+        kind.ending = frozenset(entry["name"] for entry in gone)
+    elif isinstance(kind, SeedKind):
+        kind.ending = frozenset(f"compute-{entry['id']}" for entry in gone)
 
 
 def _restart_reasons(done: dict[str, Item]) -> dict[str, str]:

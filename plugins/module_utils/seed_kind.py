@@ -57,6 +57,7 @@ class SeedKind(Kind):
         self.owner = owner_or_none(params.get("owner") or "")
         self.group = primary_group(self.owner) if self.owner else ""
         self.rebuild = frozenset(params.get("rebuild") or ())
+        self.ending: frozenset[str] = frozenset()  # seeds whose instances check mode finds running, and that the run removes before
 
     def problems(self, index: int, item: Item) -> list[str]:
         where = f"seeds[{index}]"
@@ -158,5 +159,6 @@ class SeedKind(Kind):
             )
 
     def remove(self, name: str, have: Found) -> Change:
-        warnings = [f"seed {name} is in use by a running QEMU now; it is removed only once that has ended."] if have.raw.in_use else []
+        used = have.raw.in_use and name not in self.ending
+        warnings = [f"seed {name} is in use by a running QEMU now; it is removed only once that has ended."] if used else []
         return Change(name, "delete", have.props, None, removal_steps(self.layout, name), warnings=warnings)

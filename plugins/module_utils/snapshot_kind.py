@@ -110,7 +110,8 @@ class SnapshotKind(ChosenKind):
         """Say from which volumes the snapshot can't be deleted, and why; note what the others say of themselves."""
         names = {path: os.path.basename(path)[: -len(".img")] for path in gone if is_locked(path)}
         users = users_of_volumes(self.layout, names.values())
-        stuck = {path: f"it is in use by {users[name] or 'a running QEMU'}. Delete the snapshot once more when that has ended." for path, name in names.items()}
+        by = {path: f"the instance {users[name]}" if users[name] else "a running QEMU" for path, name in names.items()}
+        stuck = {path: f"it is in use by {user}. Delete the snapshot once more when that has ended." for path, user in by.items()}
         for path in gone:
             try:
                 self._check_sound(Disk(path, "qcow2"), now)

@@ -82,6 +82,7 @@ class VolumeKind(Kind):
         self.blanks = Blanks()
         self.deleted: dict[str, tuple[str, str]] = {}  # volumes that are missing, while a running instance has their former file open
         self.users: dict[str, str] = {}  # which instance has a volume, of those that are in use and may have to go
+        self.ending: frozenset[str] = frozenset()  # instances that check mode finds running, and that the run removes before
 
     def problems(self, index: int, item: Item) -> list[str]:
         where = f"volumes[{index}]"
@@ -335,7 +336,8 @@ class VolumeKind(Kind):
         return [Change("kept", "delete" if steps else "none", steps=steps, warnings=[left] if names else [])]
 
     def _used(self, name: str, check_mode: bool) -> str:
-        by = f"volume {name} is in use by {self.users[name] or 'a running QEMU'}"
+        user = f"the instance {self.users[name]}" if self.users[name] else "a running QEMU"
+        by = f"volume {name} is in use by {user}"
         if check_mode:
             return f"{by} now; it is removed only once that has ended, or given it up."
         if instance_id(name):
@@ -348,7 +350,8 @@ class VolumeKind(Kind):
         return lacking_room(copies, ", or leave out copy")
 
     def lacking(self, changes: list[Change], check_mode: bool) -> list[str]:
-        used = [self._used(change.name, check_mode) for change in changes if change.action == "delete" and change.name in self.users]
+        leaving = [change.name for change in changes if change.action == "delete"]
+        used = [self._used(name, check_mode) for name in leaving if name in self.users and self.users[name] not in self.ending]
         if self.params["state"] == "absent":
             return used
         creating = {change.name for change in changes if change.action == "create" or change.effect == "rebuild"}

@@ -256,7 +256,7 @@ def offline_growth(path: str, size: str, header: qcow2.Header, owner: tuple[int,
 
 
 def users_of_volumes(layout: Layout, names: Iterable[str]) -> dict[str, str]:
-    """Say which running instances have volumes open: ``the instance web-1`` by volume, "" where that can't be told."""
+    """Return which running instance has a volume open, by volume; "" where that can't be told."""
     paths = {layout.volume(name): name for name in names}
     found = dict.fromkeys(paths.values(), "")
     for instance in read_instances(layout, units=False).values() if paths else ():
@@ -264,7 +264,7 @@ def users_of_volumes(layout: Layout, names: Iterable[str]) -> dict[str, str]:
             # What was attached while it runs stands in `start` alone, what was detached in the process alone.
             for disk in [*qemu.describe(instance.options)["disks"], *qemu.describe(instance.running or [])["disks"]]:
                 if disk["path"] in paths:
-                    found[paths[disk["path"]]] = f"the instance {instance.name}"
+                    found[paths[disk["path"]]] = instance.name
     return found
 
 

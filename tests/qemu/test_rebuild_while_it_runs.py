@@ -177,3 +177,16 @@ def test_rebuild_killed_between_any_two_steps(root: Path, node: Converge, monkey
         assert "msg" not in node(restart="when_required")
         assert results(node(), "instances") == {}
     pytest.fail("it never came to its end")
+
+
+def test_check_mode_does_not_warn_of_what_the_run_itself_ends(root: Path, node: Converge) -> None:
+    """The instance goes first; one that stays has its disks and its seed in use."""
+    assert "msg" not in node() and pid(root) > 0
+    nothing: dict[str, Any] = {"volumes": [], "seeds": [], "instances": []}
+    said = node(check=True, **nothing, purge=["volumes", "seeds"])["warn"]
+    for name in (f"volume {NAME} is in use by the instance one now", "volume data-1 is in use by the instance one now", f"seed {NAME} is in use"):
+        assert [line for line in said if line.startswith(name)], said
+    check = node(check=True, **nothing, purge=["volumes", "seeds", "instances"])
+    assert check["warn"] == [] and {"instances", "volumes", "seeds"} <= set(check["kinds"])
+    done = node(**nothing, purge=["volumes", "seeds", "instances"])
+    assert "msg" not in done and done["commands"] == check["commands"] and not list((root / "lib/volumes").iterdir())
