@@ -287,7 +287,8 @@ def _memory(reader: Reader, key: str) -> int | None:
         return None
     mebibytes = size >> 20
     if not MIN_MEMORY <= mebibytes <= MAX_MEMORY:
-        reader.add(key, f"{shown(value)} is {mebibytes} MiB; from {MIN_MEMORY} to {MAX_MEMORY} MiB are possible.{guess}")
+        hint = guess if mebibytes < MIN_MEMORY else ""
+        reader.add(key, f"{shown(value)} is {mebibytes} MiB; from {MIN_MEMORY} to {MAX_MEMORY} MiB are possible.{hint}")
         return None
     return mebibytes
 
@@ -301,7 +302,9 @@ def _disk(reader: Reader, key: str) -> int | None:
     if size is None:
         reader.add(key, f"{shown(value)} is not a size; write it as 10G (K, M, G, T of 1024).{guess}")
     elif not MIN_DISK <= size <= MAX_DISK:
-        reader.add(key, f"{shown(value)} is {size} bytes; from 1M to 64T are possible. Write the unit: 10G.{guess}")
+        unit = "" if str(value).strip()[-1:].isalpha() else " Write the unit: 10G."
+        hint = unit + (guess if size < MIN_DISK else "")
+        reader.add(key, f"{shown(value)} is {size} bytes; from 1M to 64T are possible.{hint}")
         return None
     elif size % SECTOR:
         reader.add(key, f"{shown(value)} is not a whole number of sectors of 512 bytes; write the unit: 10G.")

@@ -129,6 +129,12 @@ def test_the_likely_size_is_offered(key: str, value: Any, guess: str) -> None:
     assert f"Did you mean {guess}?" in refusal(talk(**{f"instances.web-1.{key}": value}))
 
 
+@pytest.mark.parametrize(("key", "value", "ends"), [("disk", "90T", "from 1M to 64T are possible."), ("memory", "90T", "MiB are possible.")])
+def test_more_than_is_possible_is_told_the_range(key: str, value: str, ends: str) -> None:
+    """It has its unit, which is no slip for a smaller one."""
+    assert refusal(talk(**{f"instances.web-1.{key}": value})).endswith(ends)
+
+
 @pytest.mark.parametrize("value", ["many", "99999999999T", None, ["4G"]])
 def test_no_size_is_invented(value: Any) -> None:
     assert "Did you mean" not in refusal(talk(**{"instances.web-1.disk": value}))
