@@ -31,6 +31,9 @@ NETWORKS: dict[str, Any] = {
 }
 
 ROLES = ("images", "overlay", "compute")
+LISTS = (
+    "images_images", "overlay_bridges", "overlay_tunnels", "overlay_nats", "compute_volumes", "compute_seeds", "compute_taps", "compute_instances"
+)  # fmt: skip
 
 
 class Node:
@@ -331,7 +334,8 @@ def test_check_mode_lists_what_is_done_and_nothing_twice(node: Node) -> None:
     base = {"name": "base", "path": str(node.folder / "small.qcow2")}
     one = variables_of(1, [base, {**base, "name": "unused"}])
     other = variables_of(2, [base, {**base, "name": "new"}])
-    for variables in (one, other, {"images_images": [base]}):
+    nothing = {**{name: [] for name in LISTS}, "images_images": [base]}
+    for variables in (one, other, nothing):
         predicted = play_roles(node, variables, "--check")
         once = [line for line in predicted if not line.startswith("install -d ")]  # a seed and its instance both see to their folder
         assert len(once) == len(set(once)), once
@@ -340,6 +344,19 @@ def test_check_mode_lists_what_is_done_and_nothing_twice(node: Node) -> None:
     assert not [link for link in node.links() if link.startswith(("br-gnv-", "gnv-", "vnet-"))]
     assert [path.name for path in node.root.glob("lib/*/*.img")] == ["base.img"]
     assert not [*node.root.glob("run/instances/*"), *node.root.glob("run/networks/*")]
+
+
+def test_a_role_purges_nothing_by_a_list_that_was_forgotten(node: Node) -> None:
+    """It would have everything removed."""
+    for name in LISTS:
+        given = {other: [] for other in LISTS if other != name}
+        role = name.partition("_")[0]
+        root = {f"{role}_root": str(node.root)}
+        book = [{"hosts": "compute_nodes", "gather_facts": False, "vars": {**given, **root, f"{role}_purge": True}, "roles": [f"ikcloud.compute.{role}"]}]
+        (node.folder / "role.yml").write_text(json.dumps(book))
+        done, record = node.play(str(node.folder / "role.yml"), {})
+        assert done.returncode == 2 and f"{role}_purge removes all that is not listed: set {name} too, to [] for none." in done.stdout, done.stdout
+        assert not [task["task"] for task in record["tasks"] if task["changed"]] and not node.root.exists()
 
 
 def test_teardown_goes_on_without_what_a_disk_without_a_mark_stands_on(node: Node) -> None:
