@@ -124,7 +124,8 @@ def lab() -> Iterator[Lab]:
     if KIND == "container" and os.geteuid() != 0:
         pytest.skip("containers need root")
     with tempfile.TemporaryDirectory(prefix="ikc-lab-") as folder:
-        made = Lab(Path(os.environ.get("IKCLOUD_LAB_RUN") or Path(folder) / "run"), Path(folder))
+        cache = os.environ.get("IKCLOUD_LAB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ikcloud-compute-lab"
+        made = Lab(Path(os.environ.get("IKCLOUD_LAB_RUN") or Path(cache) / "lifecycle"), Path(folder))
         try:
             made.lab("down")  # what an interrupted run left: the nodes are to be bare
             made.lab("up")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -77,6 +78,26 @@ def turn(parts: int) -> int:
 SEED = {"IKCLOUD_SEED": "20261123"}
 COLLECTION = ("plugins", "roles", "playbooks", "meta", "requirements*.txt", "tests/tools/venv", "tests/tools/packages")
 LAB = (*COLLECTION, "lab", "inventory/lab", "tests/tools/callbacks", "tests/tools/cloud.py")
+
+# What a person can set, how it is written, and an example.
+NUMBER = r"[1-9][0-9]{0,8}"
+RANGE = rf"{NUMBER}(-{NUMBER}(/{NUMBER})?)?"
+KNOBS = {
+    "IKCLOUD_POINTS": (rf"{RANGE}(,{RANGE})*", "1-8,50"),
+    "IKCLOUD_PAIRS": (NUMBER, "20"),
+    "IKCLOUD_SEED": (NUMBER, "7"),
+    "IKCLOUD_KILLS": (NUMBER, "2"),
+    "IKCLOUD_LANES": (NUMBER, "2"),
+    "IKCLOUD_PLAYBOOKS": (NUMBER, "3"),
+    "IKCLOUD_PART": (rf"{NUMBER}/{NUMBER}", "1/3"),
+}
+
+
+def wrong_knobs() -> list[str]:
+    """Return what a person has set that no test could read, so that nobody waits for a lab first."""
+    given = {name: os.environ.get(name) for name in KNOBS}
+    return [f"{name}={value}: write it as {KNOBS[name][1]}" for name, value in given.items() if value and not re.fullmatch(KNOBS[name][0], value)]
+
 
 _LIST = (
     Layer(

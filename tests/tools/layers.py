@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from layer_table import LAYERS, Layer, Mode
+from layer_table import LAYERS, Layer, Mode, wrong_knobs
 from passed import Passes
 
 HERE = Path(__file__).resolve().parent
@@ -123,6 +123,8 @@ def main() -> int:
     unknown = [name for name in arguments.names if name not in LAYERS]
     if unknown:
         parser.error(f"there is no layer {', '.join(unknown)}; there are {', '.join(LAYERS)}")
+    if wrong_knobs():
+        parser.error("; ".join(wrong_knobs()))
     if arguments.table:
         return table()
     named = [LAYERS[name] for name in arguments.names] or list(LAYERS.values())

@@ -110,6 +110,25 @@ def test_a_short_round_and_a_part_are_not_recorded(passes: Passes, monkeypatch: 
     assert passes.current(layer) is not None
 
 
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("IKCLOUD_POINTS", ("", "50", "50-60", "1-999/8", "1-8,50"), ("zz", "1-", "1/3", "0", "5-9/")),
+        ("IKCLOUD_PAIRS", ("", "20"), ("x", "0", "-1", "1.5")),
+        ("IKCLOUD_PART", ("", "1/3"), ("1", "1/0", "a/b")),
+    ],
+)
+def test_what_no_test_could_read_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, name: str, good: tuple[str, ...], bad: tuple[str, ...]) -> None:
+    monkeypatch.setattr(sys, "argv", ["layers.py", "--table"])
+    for value in good:
+        monkeypatch.setenv(name, value)
+        assert layers.main() == 0
+    for value in bad:
+        monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit):
+            layers.main()
+
+
 def test_pytest_is_counted_by_its_tests_and_a_failure_beside_them_counts(project: Path, passes: Passes) -> None:
     tally = 'echo "3 0 1" >"$IKCLOUD_TALLY"'
     counts = layers.run(Layer("a", "tests", (("sh", "-c", tally),), ("code",)), Mode.ALL)
