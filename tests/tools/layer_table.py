@@ -57,6 +57,10 @@ class Layer:
         wanted = self.short() if mode is Mode.SHORT and self.short else self.whole
         return {name: value for name, value in wanted.items() if not os.environ.get(name)}
 
+    def whole_in(self, mode: Mode) -> bool:
+        """Return whether all of it is run."""
+        return mode is Mode.ALL or self.short is nothing
+
     def narrowed(self) -> bool:
         """Return whether a person runs only some of it."""
         return any(os.environ.get(name) for name in self.knobs)

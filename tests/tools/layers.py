@@ -58,7 +58,7 @@ def run(layer: Layer, mode: Mode) -> Counts:
     counts = count(codes, tally, time.monotonic() - began)
     print(f"{layer.name}: {counts}", flush=True)
     # What was changed while it ran was not what it ran on.
-    if mode is Mode.ALL and not counts.failed and counts.passed and not layer.narrowed() and passes.now(layer) == before:
+    if layer.whole_in(mode) and not counts.failed and counts.passed and not layer.narrowed() and passes.now(layer) == before:
         passes.add(layer, counts.passed, counts.skipped, counts.seconds)
     return counts
 

@@ -100,7 +100,7 @@ def test_what_has_passed_is_not_run_again_and_what_fails_is_not_recorded(project
 
 
 def test_a_short_round_and_a_part_are_not_recorded(passes: Passes, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = Layer("one", "a test", (("true",),), ("code",), knobs=("IKCLOUD_POINTS",))
+    layer = Layer("one", "a test", (("true",),), ("code",), short=lambda: {"IKCLOUD_POINTS": "1"}, knobs=("IKCLOUD_POINTS",))
     layers.run(layer, Mode.SHORT)
     monkeypatch.setenv("IKCLOUD_POINTS", "1-9")
     layers.run(layer, Mode.ALL)
@@ -108,6 +108,9 @@ def test_a_short_round_and_a_part_are_not_recorded(passes: Passes, monkeypatch: 
     monkeypatch.setenv("IKCLOUD_POINTS", "")
     layers.run(layer, Mode.ALL)
     assert passes.current(layer) is not None
+    same = Layer("two", "a test whose short round is all of it", (("true",),), ("code",))
+    layers.run(same, Mode.SHORT)
+    assert passes.current(same) is not None
 
 
 @pytest.mark.parametrize(
