@@ -64,6 +64,9 @@ playbooks: venv ## Run the playbooks that act on instances, and look at the gues
 secrets: venv ## Look for planted secrets in all that runs leave: journals, files, the screen, what callbacks hear
 	@tests/tools/layers.py secrets
 
+hostile: venv ## Do what a hostile QEMU can do to its own folder: it stops nobody but its own instance
+	@tests/tools/layers.py hostile
+
 guests: venv ## Change, restart and rebuild guests with somebody logged in (in containers; KIND=vm for the vm lab)
 	@tests/tools/layers.py guests
 

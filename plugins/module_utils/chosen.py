@@ -39,6 +39,7 @@ class ChosenKind(Kind):
 
     :ivar states: What each instance's QEMU says of its guest (QAPI RunState), by id; None where it does not run or does not answer.
     :ivar looks: How often the node was read: what only a second look can tell (such as that a revert was made) is done by then.
+    :ivar ids: The id of each instance that was found, by what it was called.
     :ivar troubles: What could not be read of an instance, by what it was called.
     """
 
@@ -52,6 +53,7 @@ class ChosenKind(Kind):
         self.states: dict[str, str | None] = {}
         self.looks = 0
         self.troubles: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
 
     def choose(self, items: list[Item], needed: bool = True) -> dict[str, Found]:
         """Find the instances that were asked for.
@@ -63,9 +65,13 @@ class ChosenKind(Kind):
         """
         self.looks += 1
         # Of an instance without `start` there are only remains, unless systemd runs it.
-        there = {name: found for name, found in read_instances(self.layout).items() if self.where(found).start in found.files or found.by_systemd}
+        everything = read_instances(self.layout)
+        there = {name: found for name, found in everything.items() if self.where(found).start in found.files or found.by_systemd}
         by_id = {word: found for found in there.values() for word in (found.id, f"compute-{found.id}")}
-        chosen = {item["name"]: there.get(item["name"]) or by_id.get(item["name"]) for item in items}
+        # After a stop there may be nothing left that tells the name, or nothing but remains.
+        again = {found.id: found for found in everything.values()}
+        chosen = {name: there.get(name) or by_id.get(name) or again.get(self.ids.get(name, "")) for name in (item["name"] for item in items)}
+        self.ids.update({name: instance.id for name, instance in chosen.items() if instance is not None})
         lost = [name for name, instance in chosen.items() if instance is None]
         if lost and needed:
             names = [name for name, instance in sorted(there.items()) if instance.owned]

@@ -56,7 +56,7 @@ B: dict[str, Any] = {
     },
     "cloud_volumes": {"data-1": {"size": "2M", "instance": "web-3"}, "data-2": {"size": "1M", "instance": "db"}},
 }  # fmt: skip
-NOTHING: dict[str, Any] = {"cloud_purge": True, "cloud_purge_limit": 10, "cloud_purge_volumes": True}
+NOTHING: dict[str, Any] = {"cloud_instances": {}, "cloud_purge": True, "cloud_purge_limit": 10, "cloud_purge_volumes": True}
 SCENARIOS = {"nothing to A": A, "A to B": B, "B to nothing": NOTHING}
 
 

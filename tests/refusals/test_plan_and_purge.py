@@ -121,7 +121,7 @@ def node() -> Iterator[Node]:
 
 def test_from_bare_to_less(node: Node) -> None:
     image = {"path": str(node.folder / "small.qcow2")}
-    whole = {"cloud_images": {"one": image, "two": image}, "cloud_networks": NETWORKS, "cloud_purge": True}
+    whole = {"cloud_images": {"one": image, "two": image}, "cloud_networks": NETWORKS, "cloud_instances": {}, "cloud_purge": True}
 
     first = node.plan(whole, "-e", "plan_fail_on_changes=true", "-e", "plan_markdown=plan.md", status=2)
     assert first["totals"]["create"] == 12 and first["totals"]["live"] == 1  # the sysctl
@@ -167,13 +167,13 @@ def test_from_bare_to_less(node: Node) -> None:
     lines = [line.split()[:5] for line in plan["commands"]["ik-node-01"] if line.startswith("ip link ")]
     assert lines.index(["ip", "link", "delete", "dev", *former]) < next(number for number, line in enumerate(lines) if line[2] == "add")
     assert len(json.loads(node.run("ip", "-j", "route", "show", "192.168.88.0/24").stdout)) == 1
-    node.planned_and_done({"cloud_purge": True})
+    node.planned_and_done({"cloud_instances": {}, "cloud_purge": True})
     assert not [link for link in node.links() if link.startswith(("br-gnv-", "gnv-", "vnet-"))]
     assert not [*node.root.glob("run/networks/*"), *node.root.glob("lib/images/*")]
 
 
 def test_a_part_alone_purges_nothing_so_a_renamed_network_is_refused(node: Node) -> None:
-    blue = {"cloud_networks": {"blue": NETWORKS["blue"]}, "cloud_purge": True}
+    blue = {"cloud_networks": {"blue": NETWORKS["blue"]}, "cloud_instances": {}, "cloud_purge": True}
     node.site(blue)
     former = node.links()
     for playbook in ("overlay", "compute"):
@@ -216,7 +216,7 @@ def test_a_network_with_an_instance_in_it_keeps_its_vni_and_its_addresses(node: 
     free = {"cloud_networks": {**NETWORKS, "green": {"vni": 100, "cidr": "192.168.66.0/24"}}}
     plan, _record = node.planned_and_done(free)
     assert {entry["kind"] for entry in plan["entries"]} == {"bridge", "nat"}
-    purged = {"cloud_networks": {"blue": {"vni": 89, "cidr": "192.168.77.0/24"}}, "cloud_purge": True}
+    purged = {"cloud_networks": {"blue": {"vni": 89, "cidr": "192.168.77.0/24"}}, "cloud_instances": {}, "cloud_purge": True}
     plan, _record = node.planned_and_done(purged)
     assert "web-1" in [entry["name"] for entry in plan["entries"] if entry["change"] == "destroy"]
 

@@ -163,6 +163,14 @@ _LIST = (
         packages=True,
     ),
     Layer(
+        "hostile",
+        "what QEMU's user does to its own folder, on nodes with systemd: it stops nobody but its own instance",
+        (pytest("tests/lifecycle/test_hostile.py"),),
+        (*LAB, "tests/lifecycle"),
+        short=None,
+        packages=True,
+    ),
+    Layer(
         "guests",
         "guests that are changed, restarted and rebuilt while somebody is logged in",
         (pytest("tests/lifecycle/test_live_in_lab.py"),),
