@@ -88,4 +88,4 @@ bench: venv ## Measure site beside the bare commands, libvirt and a loop over co
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
 
-.PHONY: help venv demo lab-up lab-down test test-all test-table lint unit real refusals kill pairs playbooks secrets guests bench artifact examples molecule debian13 clean
+.PHONY: help venv demo lab-up lab-down test test-all test-table lint unit real refusals kill pairs playbooks secrets hostile guests bench artifact examples molecule debian13 clean
