@@ -18,7 +18,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instances import I
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, InstancePaths, Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.live_steps import Ask
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import name_problem
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Run, Step
+from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Run, Step
 
 _ASKED_AT_ONCE = 16
 STAGE_STOP, STAGE_WORK, STAGE_START = 3, 4, 5
@@ -150,7 +150,8 @@ class ChosenKind(Kind):
         """List what starts an instance, by whoever looks after it."""
         unit = "" if instance.daemon else systemd.unit(instance.id)
         where = self.where(instance)
-        steps: list[Step] = []
+        # What QEMU's user has put in the place of its files would have QEMU fail, or wait for ever.
+        steps: list[Step] = [Remove(path, tree=True, stage=STAGE_STOP) for path in instance.misplaced]
         if unit and instance.unit.get("ActiveState") == "failed":
             steps.append(Run(("systemctl", "reset-failed", unit), stage=STAGE_STOP))
         argv = ("systemctl", "start", unit) if unit else (*as_user(instance), where.start)

@@ -209,10 +209,12 @@ def misplaced(paths: Iterable[str], plain: Collection[str] = ()) -> list[str]:
     """Return those of an instance's files where QEMU's user has put something that they can't replace.
 
     :param paths: A folder is in their way.
-    :param plain: Whatever is no plain file is in their way.
+    :param plain: Whatever is no plain file that its owner may write to is in their way.
     """
     modes = {path: _mode(path) for path in (*paths, *plain)}
-    return [path for path, mode in modes.items() if mode and (stat.S_ISDIR(mode) or (path in plain and not stat.S_ISREG(mode)))]
+    # A plain file that its owner can't write to is in the way of what is to open it, too.
+    usable = {path for path in plain if stat.S_ISREG(modes[path]) and modes[path] & stat.S_IWUSR}
+    return [path for path, mode in modes.items() if mode and (stat.S_ISDIR(mode) or (path in plain and path not in usable))]
 
 
 def _mode(path: str) -> int:

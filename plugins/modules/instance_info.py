@@ -148,8 +148,8 @@ instances:
       type: str
     error:
       description:
-        - What is wrong with what QEMU's user can write of it, such as a C(start) without our mark, and why its QEMU does not answer, or not as
-          QEMU does; empty if nothing is.
+        - What is wrong with what QEMU's user can write of it, such as a C(start) without our mark or a link in the place of its console log, and
+          why its QEMU does not answer, or not as QEMU does; empty if nothing is.
         - The rest is then as far as it can be believed. P(ikcloud.compute.compute#role) writes its files anew if it is declared.
       type: str
     snapshots:
@@ -195,6 +195,7 @@ def describe(instance: Instance, layout: Layout, console_lines: int) -> dict[str
     reasons = pending(instance, running if instance.trouble else instance.options)
     state, silent = _state(instance, where) if instance.pid else (None, "")
     addresses = instance.labels.get("addresses")
+    misplaced = [f"{path} is not a file of ours, and QEMU can't use what is there: site, start and restart remove it." for path in instance.misplaced]
     entry: dict[str, Any] = {
         "name": instance.name,
         "id": instance.id,
@@ -213,7 +214,7 @@ def describe(instance: Instance, layout: Layout, console_lines: int) -> dict[str
         "qmp": where.qmp,
         "restart_required": bool(reasons),
         "restart_reason": "; ".join(reasons),
-        "error": " ".join(phrase for phrase in (instance.trouble, instance.silent or silent) if phrase),
+        "error": " ".join(phrase for phrase in (instance.trouble, instance.silent or silent, *misplaced) if phrase),
         "snapshots": _snapshots(instance.id, about["disks"], layout),
     }
     if console_lines > 0:

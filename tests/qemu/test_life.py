@@ -10,11 +10,13 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
 from ansible_collections.ikcloud.compute.plugins.module_utils.stop_script import stop_script
 from ansible_collections.ikcloud.compute.plugins.modules.instance_info import describe
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
+from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import power
 
 Volume = Callable[[str], Path]
 ID = short_id("instance", "one")
@@ -153,14 +156,50 @@ def test_what_stands_in_the_place_of_its_files_is_removed(root: Path, run: Conve
     assert not run([machine(power=power)])["changed"]
 
 
-def test_a_pipe_in_the_place_of_a_log_holds_nobody_up(root: Path, run: Converge, volume: Volume) -> None:
+def make_link(path: Path) -> None:
+    path.symlink_to("/etc/shadow")
+
+
+def make_unwritable(path: Path) -> None:
+    path.touch()
+    path.chmod(0)
+
+
+@pytest.mark.parametrize("kind", [os.mkfifo, os.mkdir, make_link, make_unwritable])
+@pytest.mark.parametrize("starting", ["site", "start"])
+def test_what_is_no_log_and_no_pidfile_keeps_no_instance_off(
+    root: Path, run: Converge, volume: Volume, kind: Callable[[Path], None], starting: str
+) -> None:
+    """QEMU would wait for ever, or fail. What a link leads to is as before."""
     volume(ID)
     run([machine(power="stopped")])
+    before = Path("/etc/shadow").stat()
     folder = root / f"run/instances/compute-{ID}"
-    for name in ("console.log", f"compute-{ID}.pid"):
-        os.mkfifo(folder / name)
-    assert "msg" not in run([machine()])
-    assert read(root)["one"].pid
+    files = [folder / "console.log", folder / f"compute-{ID}.pid"]
+    for file in files:
+        kind(file)
+    layout = Layout(str(root))
+    said = describe(read(root)["one"], layout, 0)["error"]
+    assert all(f"{file} is not a file of ours" in said for file in files)
+    act = partial(run, [machine()]) if starting == "site" else partial(power, root, "started")
+    planned, done = act(check=True), act()
+    assert "msg" not in done and done["commands"] == planned["commands"]
+    assert {f"rm -rf {file}" for file in files} <= set(done["commands"])
+    found = read(root)["one"]
+    assert found.pid and not describe(found, layout, 0)["error"]
+    assert all(stat.S_ISREG(file.lstat().st_mode) for file in files)
+    after = Path("/etc/shadow").stat()
+    assert (before.st_ino, before.st_mode, before.st_mtime_ns, before.st_size) == (after.st_ino, after.st_mode, after.st_mtime_ns, after.st_size)
+
+
+def test_a_restart_removes_what_stands_in_the_way(root: Path, run: Converge, volume: Volume) -> None:
+    volume(ID)
+    run([machine(grace=0)])
+    log = root / f"run/instances/compute-{ID}/console.log"
+    log.unlink()
+    log.mkdir()
+    assert "msg" not in power(root, "restarted")
+    assert read(root)["one"].pid and log.is_file()
 
 
 def test_a_viewer_is_led_to_the_screen(root: Path, run: Converge, volume: Volume) -> None:
