@@ -64,8 +64,13 @@ def connect(path, owner=None):
         if owner not in (None, entry.st_uid):
             sys.exit("%%s belongs to somebody else than the folder that it is in." %% path)
         client = socket.socket(socket.AF_UNIX)
+        # Else whoever has the queue full and takes nobody out of it has us wait for ever.
+        client.settimeout(30)
         client.connect("/proc/self/fd/%%d" %% handle)
+        client.settimeout(None)
         return client
+    except BlockingIOError:
+        sys.exit("%%s: so many wait there for an answer that nobody else can." %% path)
     finally:
         os.close(handle)
 """

@@ -167,9 +167,7 @@ def make_unwritable(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [os.mkfifo, os.mkdir, make_link, make_unwritable])
 @pytest.mark.parametrize("starting", ["site", "start"])
-def test_what_is_no_log_and_no_pidfile_keeps_no_instance_off(
-    root: Path, run: Converge, volume: Volume, kind: Callable[[Path], None], starting: str
-) -> None:
+def test_what_is_no_log_and_no_pidfile_keeps_no_instance_off(root: Path, run: Converge, volume: Volume, kind: Callable[[Path], None], starting: str) -> None:
     """QEMU would wait for ever, or fail. What a link leads to is as before."""
     volume(ID)
     run([machine(power="stopped")])

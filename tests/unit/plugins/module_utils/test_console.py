@@ -251,3 +251,20 @@ def test_a_screen_that_is_none_is_not_shown(root: Path, left: str, words: str) -
             os.chown(path.parent, 65534, 65534)
         done = subprocess.run([sys.executable, "-I", str(root / "run/vnc"), "web-1"], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 1 and words in done.stderr and not (root / "vnc-0a1b2c3d.sock").exists()
+
+
+@pytest.mark.parametrize(("name", "words"), [("console", ()), ("vnc", ()), ("qmp", ("query-status",))])
+def test_a_queue_that_nobody_serves_holds_nobody_up(root: Path, name: str, words: tuple[str, ...]) -> None:
+    """QEMU's user can make the socket anew, and listen without ever accepting."""
+    path = root / f"run/instances/compute-0a1b2c3d/{name}.sock"
+    with socket.socket(socket.AF_UNIX) as deaf, contextlib.ExitStack() as waiting:
+        deaf.bind(str(path))
+        deaf.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+        argv = [sys.executable, "-I", str(root / "run" / name), "web-1", *words]
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr) == (1, f"{path}: so many wait there for an answer that nobody else can.\n")
