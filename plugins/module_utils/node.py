@@ -11,13 +11,14 @@ import os
 import pwd
 import re
 import socket
+import stat
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu, reach
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, find_tool, missing_tools, run, run_json
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, instance_id
+from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_USER, Layout, folder_drift, instance_id, owner_or_none
 from ansible_collections.ikcloud.compute.plugins.module_utils.made import read_made
 from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, read_mark
 from ansible_collections.ikcloud.compute.plugins.module_utils.memory import meminfo, memory_limit
@@ -33,6 +34,7 @@ _ROUTE_UP = 0x1
 def read_node(layout: Layout) -> Facts:
     """Read everything that the plan and the role prepare want to know of this node."""
     missing = missing_tools(tuple(PACKAGES))
+    folders = folders_due(layout)
     memory = meminfo()
     disk = _disk(layout.root)
     links = _links()
@@ -58,7 +60,8 @@ def read_node(layout: Layout) -> Facts:
         "missing_packages": sorted({PACKAGES[tool] for tool in missing}),
         "user_ready": user_ready(),
         "user_error": user_error(),
-        "folders_ready": all(os.path.isdir(folder) for folder in layout.folders),
+        "folders_ready": not folders,
+        "folders_due": folders,
         "uplink": default_uplink(),
         "routes": reach.routes(ours),
         "name_servers": reach.name_servers(),
@@ -178,6 +181,28 @@ def user_ready(user: str = DEFAULT_USER) -> bool:
         return grp.getgrnam("kvm").gr_gid in os.getgrouplist(user, entry.pw_gid)
     except KeyError:
         return True
+
+
+def folders_due(layout: Layout) -> Facts:
+    """Return which folders are to be made or put right, by their paths below the root, and why."""
+    due: Facts = {}
+    for folder in layout.folders:
+        name = os.path.relpath(folder, layout.root)
+        if not os.path.isdir(folder):
+            # Those above are made with these.
+            if folder in (layout.images, layout.volumes, layout.instances, layout.networks):
+                due[name] = "it is not there"
+        elif folder != layout.root or _written_by_others(folder):
+            # It may be a link to where there is more room.
+            reason = folder_drift(os.path.realpath(folder), 0o755, owner_or_none("root"))
+            due.update({name: reason} if reason else {})
+    return due
+
+
+def _written_by_others(folder: str) -> bool:
+    # The root may be an administrator's folder, with a mode of its own, as long as nobody else can replace what is in it.
+    entry = os.stat(folder)
+    return bool(entry.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) or entry.st_uid != os.geteuid()
 
 
 def default_uplink() -> str | None:

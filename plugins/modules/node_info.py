@@ -106,8 +106,11 @@ node:
       description: Why somebody else's user or group C(compute-service) stands in the way of that user, and what to do; null where none does.
       type: str
     folders_ready:
-      description: Whether O(root) has all its folders.
+      description: Whether O(root) has all its folders, root's and with mode 0755.
       type: bool
+    folders_due:
+      description: Why folders are to be made or put right, by their paths below O(root), such as C(run/instances).
+      type: dict
     uplink:
       description: The link of the default route; null if there is none.
       type: str

@@ -29,6 +29,7 @@ REGISTERED = {
     "compute_kept_purged": "volume",
     "images_removed": "image",
 }
+MISSING = "it is not there"
 NOT_IN_RUN, NOT_REACHED = "is not in this run", "was not reached"
 # What a module's entry means if it does not say so itself.
 _BY_ACTION = {"create": "create", "update": "live", "delete": "destroy"}
@@ -176,10 +177,11 @@ def _entries(node: NodeResults, variable: str, kind: str, result: Mapping[Any, A
     if variable == USER:
         return [Entry(node.name, kind, "compute-service", "create", "it is not there, or not in the group kvm")] if result.get("changed") else []
     found: list[Entry] = []
+    due = mapping(mapping(node.info).get("folders_due"))
     for entry in map(mapping, sequence(result.get("results"))):
         if variable == FOLDERS:
-            if entry.get("changed"):
-                found.append(Entry(node.name, kind, str(entry.get("item")), "create", "it is not there"))
+            name, reason = str(entry.get("item")), str(due.get(entry.get("item")) or MISSING)
+            found += [Entry(node.name, kind, name, "create" if reason == MISSING else "live", reason)] if entry.get("changed") else []
             continue
         name = str(entry.get("name"))
         # Names of resources have no dot: these are units and settings that all resources of a kind share.
@@ -196,7 +198,7 @@ def _entries(node: NodeResults, variable: str, kind: str, result: Mapping[Any, A
 
 def _reason(effect: str, entry: Mapping[Any, Any]) -> str:
     reasons = "; ".join(str(reason).removeprefix("restart: ") for reason in sequence(entry.get("reasons")))
-    return reasons or {"create": "it is not there", "destroy": "it is not declared"}.get(effect, "")
+    return reasons or {"create": MISSING, "destroy": "it is not declared"}.get(effect, "")
 
 
 def _notes(plan: Mapping[str, Any]) -> list[str]:

@@ -52,6 +52,7 @@ def test_edits_by_hand(lab: Lab, tmp_path: Path) -> None:
     two.run("ip", "link", "set", "dev", tap, "master", bridge)
     two.run("systemctl", "stop", f"compute-instance@{short_id('instance', 'web-2')}.service")
     two.run("sed", "-i", "s/^  -m 64 /  -m 96 /", f"{folder('web-3')}/start")
+    two.run("chmod", "777", f"{ROOT}/run/instances")
     wanted = {
         ("ik-node-01", "tunnel", tunnel): "the link is missing",
         ("ik-node-01", "nat", "blue"): f"the table {table} was emptied",
@@ -61,9 +62,10 @@ def test_edits_by_hand(lab: Lab, tmp_path: Path) -> None:
         ("ik-node-02", "instance", "web-2"): "is stopped, declared running",
         ("ik-node-02", "instance", "web-3"): "start says: memory is 96, declared 64; start says: memory_max is 96, declared 64",
     }
+    by_prepare = {("ik-node-02", "folder", "run/instances"): f"mode of {ROOT}/run/instances is 0777, not 0755"}
     planned = playbooks.plan(DECLARED)
-    assert {(entry["node"], entry["kind"], entry["name"]): entry["reason"] for entry in planned["entries"]} == wanted
-    assert planned["totals"] == {"create": 1, "live": 6, "restart": 0, "rebuild": 0, "destroy": 0, "pending": 0}
+    assert {(entry["node"], entry["kind"], entry["name"]): entry["reason"] for entry in planned["entries"]} == {**wanted, **by_prepare}
+    assert planned["totals"] == {"create": 1, "live": 7, "restart": 0, "rebuild": 0, "destroy": 0, "pending": 0}
     record = playbooks.site(DECLARED)
     assert {line for task in record["tasks"] if task["node"] for line in said(task["result"])} == set(wanted.values())
     assert not playbooks.plan(DECLARED)["entries"]

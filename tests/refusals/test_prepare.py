@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +56,46 @@ def test_a_node_without_the_group_kvm(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "ANSIBLE_NOCOLOR": "1"})
     assert done.returncode == 0, json.dumps(done.stderr[-3000:])
     assert done.stdout.splitlines() == ["True", "compute-service", "False", "True", "compute-service kvm"]
+
+
+# Nothing but the folders is looked at: the packages and the user are this machine's matter.
+FOLDERS = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - ikcloud.compute.node_info:
+        root: "{{ root }}"
+      register: read
+    - ansible.builtin.import_role:
+        name: ikcloud.compute.prepare
+      vars:
+        prepare_root: "{{ root }}"
+        prepare_node: "{{ read.node | combine({'missing_packages': [], 'user_ready': true}) }}"
+"""
+
+
+def test_folders(tmp_path: Path) -> None:
+    """What was changed by hand is put right. (The name is short, for the root has to be.)"""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    (tmp_path / "play.yml").write_text(FOLDERS)
+    root = tmp_path / "root"
+
+    def changed(*options: str) -> list[str]:
+        argv = ["ansible-playbook", "-i", "localhost,", "-e", f"ansible_python_interpreter={sys.executable} root={root}", *options, str(tmp_path / "play.yml")]
+        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default"}
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300, env=environment)
+        assert done.returncode == 0, done.stdout[-3000:]
+        return re.findall(r"^changed: .*item=(\S+)\)", done.stdout, re.MULTILINE)
+
+    every = ["lib/images", "lib/volumes", "run/instances", "run/networks"]
+    assert changed("--check") == changed() == every
+    assert changed() == []
+    (root / "run/instances").chmod(0o777)
+    os.chown(root / "lib", 65534, 65534)
+    assert changed("--check") == changed() == ["lib", "run/instances"]
+    assert changed() == [] and stat.S_IMODE((root / "run/instances").stat().st_mode) == 0o755 and (root / "lib").owner() == "root"
+    root.chmod(0o777)
+    assert changed("--check") == changed() == ["."]
+    assert changed() == []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import grp
 import json
+import os
 import pwd
 import subprocess
 from pathlib import Path
@@ -102,6 +103,39 @@ def test_images_and_instances(tmp_path: Path) -> None:
             "running": False, "enabled": False, "supervisor": "systemd", "volumes": ["data-1"],
         }
     }  # fmt: skip
+
+
+def test_folders_that_are_not_as_they_were_made_are_due(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path / "root"))
+    leaves = dict.fromkeys(("lib/images", "lib/volumes", "run/instances", "run/networks"), "it is not there")
+    assert node.folders_due(layout) == leaves
+    for folder in layout.folders:
+        Path(folder).mkdir(mode=0o755)
+    Path(layout.root).chmod(0o711)  # an administrator's
+    # Images on a larger disk.
+    Path(layout.images).rmdir()
+    (tmp_path / "large").mkdir(mode=0o755)
+    Path(layout.images).symlink_to(tmp_path / "large")
+    assert node.folders_due(layout) == {}
+    Path(layout.instances).chmod(0o777)
+    (tmp_path / "large").chmod(0o775)
+    assert node.folders_due(layout) == {
+        "lib/images": f"mode of {tmp_path}/large is 0775, not 0755",
+        "run/instances": f"mode of {layout.instances} is 0777, not 0755",
+    }
+    Path(layout.root).chmod(0o1777)
+    assert node.folders_due(layout)["."] == f"mode of {layout.root} is 1777, not 0755"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_that_was_given_away_is_due(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path))
+    for folder in layout.folders:
+        Path(folder).mkdir(mode=0o755, exist_ok=True)
+    for folder in (layout.root, layout.networks):
+        os.chown(folder, 65534, 65534)
+    os.chmod(layout.root, 0o755)
+    assert node.folders_due(layout) == {name: f"{path} does not belong to root" for name, path in ((".", layout.root), ("run/networks", layout.networks))}
 
 
 QCOW2 = b"QFI\xfb\0\0\0\2"

@@ -91,6 +91,16 @@ def test_golden(name: str) -> None:
     assert text == (GOLDEN / name).read_text(encoding="utf-8")
 
 
+def test_a_folder_is_listed_with_what_is_wrong_with_it() -> None:
+    wrong = "mode of /srv/run/instances is 0777, not 0755"
+    results = {"prepare_folders_done": {"changed": True, "results": [{"item": name, "changed": True} for name in ("lib/images", "run/instances")]}}
+    info = {"folders_due": {"lib/images": "it is not there", "run/instances": wrong}}
+    assert [(entry.name, entry.effect, entry.reason) for entry in gather([NodeResults("a", results, info)], {}).entries] == [
+        ("lib/images", "create", "it is not there"),
+        ("run/instances", "live", wrong),
+    ]
+
+
 def test_nothing_to_do() -> None:
     nodes = [NodeResults(name, {variable: done(entry("x")) for variable in REGISTERED}, {}) for name in ("a", "b")]
     changes = gather(nodes, {})
