@@ -59,7 +59,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             result.update(failed=True, msg=message(error))
             return result
         cloud, _problems = parse(declaration, [node.name for node in nodes])  # what is wrong there is for cloud_plan to say
-        status = make_status(cloud, nodes)
+        planned = result_of(task_vars, "cloud_plan", "instances")
+        status = make_status(cloud, nodes, planned if isinstance(planned, dict) else None)
         lines = status.text(width)
         if boolean(arguments.get("display", True), strict=False):
             self._display.display(screen(lines))

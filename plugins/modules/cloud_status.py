@@ -21,6 +21,8 @@ description:
     C(ansible_ssh_common_args)). An instance none of whose networks has a gateway has no such command.
 notes:
   - Register M(ikcloud.compute.node_info) and M(ikcloud.compute.instance_info) on the nodes first. With only one of the two, less is shown.
+  - Users and addresses of declared instances are those of the declaration, and of the plan where M(ikcloud.compute.cloud_plan) was registered as
+    C(cloud_plan) in this play. What the instances' own files say, which QEMU's user can write, counts for what is not declared.
 requirements:
   - netaddr, on the controller
 options:

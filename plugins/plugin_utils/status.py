@@ -15,6 +15,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.console import scr
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import instance_id
 from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip, ssh
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.model import Cloud
+from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import shown
 from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import one_line, table, width_of
 
 Item = dict[str, Any]
@@ -83,11 +84,12 @@ def _node_row(node: Item) -> list[Any]:
     return [node["name"], node["address"], node["instances"], memory, None if node["disk_free"] is None else f"{node['disk_free'] // 1024} GiB", node["state"]]
 
 
-def make_status(cloud: Cloud, nodes: list[NodeState]) -> Status:
+def make_status(cloud: Cloud, nodes: list[NodeState], planned: Mapping[str, Any] | None = None) -> Status:
     """Put together what is known.
 
     :param cloud: The declaration, as far as it is valid.
     :param nodes: In the inventory's order.
+    :param planned: What cloud_plan says of the instances; None or empty where it was not run.
     """
     found = _with_declared_names([(node, entry) for node in nodes for entry in _instances_of(node)], cloud)
     networks = _networks(cloud, nodes)
@@ -95,7 +97,7 @@ def make_status(cloud: Cloud, nodes: list[NodeState]) -> Status:
     by_name = {node.name: node for node in nodes}
     status = Status([_node(node, [entry for owner, entry in found if owner is node]) for node in nodes], networks)
     for node, entry in found:
-        status.instances.append(_instance(node, entry, cloud, gateways, by_name))
+        status.instances.append(_instance(node, entry, cloud, _mapping(planned), gateways, by_name))
     there = {entry["name"] for entry in status.instances}
     missing = [node.name for node in nodes if node.missing]
     for instance in cloud.instances.values():
@@ -174,14 +176,45 @@ def _networks(cloud: Cloud, nodes: list[NodeState]) -> list[Item]:
     return [networks[name] for name in sorted(networks)]
 
 
-def _instance(node: NodeState, entry: Mapping[str, Any], cloud: Cloud, gateways: Mapping[str, Any], nodes: Mapping[str, NodeState]) -> Item:
+@dataclass(frozen=True)
+class _Way:
+    """To whom in a guest one logs in, and at which addresses, each with its network.
+
+    :ivar lie: What can't be true of what its files say of them, a sentence; "" for nothing.
+    """
+
+    user: str
+    networks: list[str]
+    addresses: list[str]
+    lie: str = ""
+
+
+def _way(entry: Mapping[str, Any], cloud: Cloud, planned: Mapping[str, Any]) -> _Way:
+    """Take it from the declaration and the plan; of what is not declared from its labels, which QEMU's user can write."""
     labels = _mapping(entry.get("labels"))
     networks = [str(network) for network in _list(labels.get("networks"))]
-    addresses = [str(address) for address in _list(entry.get("addresses")) or _list(labels.get("addresses"))]
-    name = str(entry["name"])
-    login, no_login = _login(str(labels.get("user") or "ubuntu"), networks, addresses, gateways, nodes) if entry.get("power") == "running" else ("", "")
+    said = [str(address) for address in _list(entry.get("addresses")) or _list(labels.get("addresses"))]
+    wrong = [address for address in said if ip.parse_address(address) is None]
+    lie = f"start names an address that is none: {shown(wrong[0])}." if wrong else ""
+    instance = cloud.instances.get(str(entry["name"]))
+    if instance is None:
+        return _Way(str(labels.get("user") or "ubuntu"), networks, [] if wrong else said, lie)
+    known = {} if wrong else dict(zip(networks, said))
+    plan = _mapping(planned.get(instance.name))
+    known.update(zip(map(str, _list(plan.get("networks"))), map(str, _list(plan.get("addresses")))))
+    known.update({nic.network: nic.address for nic in instance.nics if nic.address})
+    there = [nic.network for nic in instance.nics if nic.network in known]
+    return _Way(instance.user, there, [known[network] for network in there], lie)
+
+
+def _instance(
+    node: NodeState, entry: Mapping[str, Any], cloud: Cloud, planned: Mapping[str, Any], gateways: Mapping[str, Any], nodes: Mapping[str, NodeState]
+) -> Item:
+    name, way = str(entry["name"]), _way(entry, cloud, planned)
+    login, no_login = _login(way.user, way.networks, way.addresses, gateways, nodes) if entry.get("power") == "running" else ("", "")
+    error = " ".join(filter(None, (str(entry.get("error") or ""), way.lie)))
     notes = [
-        *([f"can't be believed: {str(entry['error']).rstrip('.')}"] if entry.get("error") else []),
+        *([f"can't be believed: {error.rstrip('.')}"] if error else []),
         *([] if name in cloud.instances else ["not declared"]),
         *([f"restart pending: {entry.get('restart_reason')}"] if entry.get("restart_required") else []),
         *(["its unit has failed"] if entry.get("unit") == "failed" else []),
@@ -191,8 +224,8 @@ def _instance(node: NodeState, entry: Mapping[str, Any], cloud: Cloud, gateways:
         "id": entry.get("id"),
         "node": node.name,
         "power": entry.get("power"),
-        "networks": networks,
-        "addresses": addresses,
+        "networks": way.networks,
+        "addresses": way.addresses,
         "cpu": entry.get("cpu"),
         "memory": entry.get("memory"),
         "declared": name in cloud.instances,
@@ -200,7 +233,7 @@ def _instance(node: NodeState, entry: Mapping[str, Any], cloud: Cloud, gateways:
         "login": login,
         "no_login": no_login,
         **_ways_in(node.target, entry, str(entry["known_as"])),
-        "error": str(entry.get("error") or ""),
+        "error": error,
         "note": "; ".join(notes),
     }
 

@@ -184,8 +184,9 @@ def test_what_is_refused_on_the_controller_is_not_repeated(arguments: dict[str, 
 def test_status_is_shown_and_returned() -> None:
     shown = Shown()
     instances = {"instances": [{"name": "web-2", "power": "running", "addresses": ["192.168.88.102"], "labels": {"networks": ["blue"], "user": "me"}}]}
-    result = run(cloud_status, {"width": 100}, variables(ik_node_02={"compute_instance_info": instances}), shown)
-    assert result["instances"][1]["login"] == "ssh -J 10.10.20.101 me@192.168.88.102"
+    known = variables(ik_node_02={"compute_instance_info": instances})
+    result = run(cloud_status, {"width": 100}, known, shown)
+    assert result["instances"][1]["login"] == "ssh -J 10.10.20.101 ubuntu@192.168.88.102"  # the declared user, whatever its files say
     assert "web-2" in result["table"] and result["table"] in shown.texts[0]
     assert run(cloud_status, {"width": 100, "display": "no"}, variables(), shown)["changed"] is False and len(shown.texts) == 1
 

@@ -84,10 +84,10 @@ def test_one_that_is_known_by_its_id_alone_is_the_declared_one() -> None:
 def test_one_that_can_t_be_logged_in_to_is_named_with_the_reason() -> None:
     first, second = reached("ik-node-01", 1), reached("ik-node-02", 2)
     assert first.instances and second.instances
-    first.instances[0]["labels"] = {"user": "-oProxyCommand=x"}
-    second.instances[0].update(labels={}, addresses=[])
+    first.instances[0].update(name="old", labels={"user": "-oProxyCommand=x"})
+    second.instances[0].update(name="older", labels={}, addresses=[])
     lines = status(first, second).text(120)
-    assert "web-1  no way: the user that its files name can be none" in lines and "web-2  no way: its files name no address" in lines
+    assert "old    no way: the user that its files name can be none" in lines and "older  no way: its files name no address" in lines
     first = reached("ik-node-01", 1, ansible_connection="community.docker.docker")
     assert [entry["no_login"] for entry in status(first, reached("ik-node-02", 2)).instances] == ["ik-node-01 is not reached by SSH"] * 2
     first = reached("ik-node-01", 1)
@@ -183,11 +183,34 @@ def test_labels_that_somebody_hostile_wrote(labels: dict[str, Any]) -> None:
     """They are QEMU's user's to write: a command that is to be copied has no words of theirs that ssh takes for its own."""
     nodes = reached("ik-node-01", 1), reached("ik-node-02", 2)
     entry = (nodes[0].instances or [])[0]
+    cloud, _problems = parse(samples.talk(), ["ik-node-01", "ik-node-02"])
+    planned = make_plan(samples.talk(), samples.two_nodes())["instances"]
+    before = make_status(cloud, list(nodes), planned).instances[0]["login"]
     entry["labels"] = {**entry["labels"], **labels}
     if "user" not in labels:
         entry["addresses"] = labels.get("addresses")
-    whole = status(*nodes)
-    assert {found["name"]: bool(found["login"]) for found in whole.instances} == {entry["name"]: False, (nodes[1].instances or [])[0]["name"]: True}
+    assert make_status(cloud, list(nodes), planned).instances[0]["login"] == before != ""
+    entry["name"] = "not-declared"
+    logins = {found["name"]: bool(found["login"]) for found in make_status(cloud, list(nodes), planned).instances}
+    assert logins == {"not-declared": False, "web-1": False, "web-2": True}
+
+
+def test_addresses_that_are_none_are_not_shown() -> None:
+    """A declared instance's are the plan's; of another one whose files claim such nothing is believed."""
+    nodes = reached("ik-node-01", 1), reached("ik-node-02", 2)
+    entry = (nodes[0].instances or [])[0]
+    lies = ["$(touch /tmp/pwn)", "-oProxyCommand=id"]
+    entry.update(labels={"networks": ["blue"], "addresses": lies, "user": "x; touch /tmp/pwn #"}, addresses=lies)
+    cloud, _problems = parse(samples.talk(), ["ik-node-01", "ik-node-02"])
+    planned = {"web-1": {"networks": ["blue"], "addresses": ["192.168.88.7"]}}
+    found = make_status(cloud, list(nodes), planned).instances[0]
+    assert (found["addresses"], found["login"]) == (["192.168.88.7"], "ssh -J root@10.10.20.101 ubuntu@192.168.88.7")
+    assert found["note"] == "can't be believed: start names an address that is none: '$(touch /tmp/pwn)'"
+    assert make_status(cloud, list(nodes)).instances[0]["addresses"] == []
+    entry["name"] = "old"
+    found = make_status(cloud, list(nodes), planned).instances[0]
+    assert (found["name"], found["addresses"], found["login"]) == ("old", [], "")
+    assert found["error"] == "start names an address that is none: '$(touch /tmp/pwn)'." and found["note"].startswith("can't be believed: start names")
 
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(["\x1b[2J", "a\nb", "\x9b31m", "\u202eb", "\r", "\u2028", "\x07"])
