@@ -14,7 +14,7 @@ import socket
 import stat
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu, reach
+from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu, reach, systemd
 from ansible_collections.ikcloud.compute.plugins.module_utils.commands import PACKAGES, find_tool, missing_tools, run, run_json
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
 from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
@@ -24,6 +24,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK,
 from ansible_collections.ikcloud.compute.plugins.module_utils.memory import meminfo, memory_limit
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import LABELS, OWNER, name_problem
 from ansible_collections.ikcloud.compute.plugins.module_utils.nft import cidr_of
+from ansible_collections.ikcloud.compute.plugins.module_utils.process import processes_of, units_of
 
 Facts = dict[str, Any]
 _MIB = 1 << 20
@@ -38,7 +39,8 @@ def read_node(layout: Layout) -> Facts:
     memory = meminfo()
     disk = _disk(layout.root)
     links = _links()
-    instances = {name: instance_facts(instance, layout) for name, instance in sorted(read_instances(layout).items()) if instance.owned}
+    found = read_instances(layout)
+    instances = {name: instance_facts(instance, layout) for name, instance in sorted(found.items()) if instance.owned}
     boot_files = [name for name in _names(layout.networks) if name[0].isdigit()]
     labels = _network_labels(layout, boot_files)
     ours = {link["ifname"] for link in links if str(link.get("ifalias") or "").startswith(f"{OWNER}/")}
@@ -60,6 +62,7 @@ def read_node(layout: Layout) -> Facts:
         "missing_packages": sorted({PACKAGES[tool] for tool in missing}),
         "user_ready": user_ready(),
         "user_error": user_error(),
+        "user_processes": user_processes({instance.pid for instance in found.values() if instance.owned}),
         "folders_ready": not folders,
         "folders_due": folders,
         "uplink": default_uplink(),
@@ -181,6 +184,21 @@ def user_ready(user: str = DEFAULT_USER) -> bool:
         return grp.getgrnam("kvm").gr_gid in os.getgrouplist(user, entry.pw_gid)
     except KeyError:
         return True
+
+
+def user_processes(known: set[int], user: str = DEFAULT_USER) -> list[Facts]:
+    """Return what runs as QEMU's user outside of the instances, where that user is ours: as long as it does, the user can't be removed.
+
+    :param known: The instances' QEMUs, which may run outside of a unit.
+    """
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        return []
+    if entry.pw_gecos != OWNER:
+        return []
+    running = {pid: name for pid, name in processes_of(entry.pw_uid).items() if pid not in known and not any(map(systemd.is_ours, units_of(pid)))}
+    return [{"pid": pid, "name": name} for pid, name in sorted(running.items())]
 
 
 def folders_due(layout: Layout) -> Facts:

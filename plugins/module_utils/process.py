@@ -89,6 +89,29 @@ def command_line(pid: int) -> list[str] | None:
     return [part.decode(errors="replace") for part in text.rstrip(b"\0").split(b"\0")]
 
 
+def processes_of(user: int) -> dict[int, str]:
+    """Return the processes that run with a user's id, one of them at least, and what each is called: printable, and as long as the kernel lets it be."""
+    found: dict[int, str] = {}
+    for number in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{number}/status", encoding="utf-8", errors="replace") as stream:
+                about = dict(line.rstrip("\n").partition(":")[::2] for line in stream)
+        except OSError:
+            continue  # gone meanwhile
+        if str(user) in about.get("Uid", "").split():
+            found[int(number)] = ascii(about.get("Name", "").strip())[1:-1]
+    return found
+
+
+def units_of(pid: int) -> set[str]:
+    """Return the systemd units, slices too, that a process is in (proc(5), cgroup)."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as stream:
+            return {part for line in stream for part in line.rstrip("\n").rpartition(":")[2].split("/") if part}
+    except OSError:
+        return set()
+
+
 def taps_held(pid: int) -> set[str] | None:
     """Give the taps that a process has open. One that was deleted is not among them: its file then has no interface (proc(5), fdinfo; tun_chr_show_fdinfo).
 

@@ -157,6 +157,11 @@ def unit(name: str) -> str:
     return f"compute-instance@{name}.service"
 
 
+def is_ours(name: str) -> bool:
+    """Tell whether a unit is one of those that run as the instances' users."""
+    return name == CONSOLE or bool(_UNIT.fullmatch(name))
+
+
 def id_of(name: str) -> str:
     """Give the 8 hex digits of an instance's unit."""
     match = _UNIT.fullmatch(name)

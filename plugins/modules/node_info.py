@@ -105,6 +105,10 @@ node:
     user_error:
       description: Why somebody else's user or group C(compute-service) stands in the way of that user, and what to do; null where none does.
       type: str
+    user_processes:
+      description: What runs as that user outside of the instances, where the user is ours, each with C(pid) and C(name). It keeps the user from being removed.
+      type: list
+      elements: dict
     folders_ready:
       description: Whether O(root) has all its folders, root's and with mode 0755.
       type: bool

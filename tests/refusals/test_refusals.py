@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -159,3 +160,17 @@ def test_duplicate_list_items_are_named_with_both_places(nodes: Path) -> None:
     assert "cloud_instances[2]" in done.stdout
     assert "cloud_instances[0]" in done.stdout
     assert not (nodes / "root").exists()
+
+
+def test_teardown_does_not_begin_while_somebody_runs_as_the_user(nodes: Path) -> None:
+    """The user could not be removed in the end: said before the first change, with the processes' names."""
+    user = "compute-service:x:60991:60991:ikcloud.compute:/:/usr/sbin/nologin"
+    before = (
+        f"grep -v ^compute-service: /etc/passwd >{nodes}/passwd; echo {user} >>{nodes}/passwd && mount --bind {nodes}/passwd /etc/passwd && "
+        "{ setpriv --reuid=60991 --clear-groups tail --pid=$$ -f /dev/null >/dev/null 2>&1 & }"  # until the run has ended
+    )
+    done = site(nodes, {}, "--check", playbook="teardown", before=before)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 2 and "Nothing is removed, on no node" in said, done.stdout + done.stderr
+    assert re.search(r"run outside of the instances: [0-9]+ tail\.", said), said
+    assert "TASK [Remove the instances" not in said and "userdel" not in said

@@ -10,6 +10,7 @@ import json
 import os
 import pwd
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,25 @@ def test_images_and_instances(tmp_path: Path) -> None:
             "running": False, "enabled": False, "supervisor": "systemd", "volumes": ["data-1"],
         }
     }  # fmt: skip
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_what_runs_as_the_user_outside_of_the_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = pwd.struct_passwd(("compute-service", "x", 60993, 60993, "ikcloud.compute", "/", "/usr/sbin/nologin"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda _name: ours)
+    assert node.user_processes(set()) == []
+    # What the process calls itself may be anything.
+    name = "import ctypes, os, sys; os.setuid(60993); ctypes.CDLL(None).prctl(15, b'a\\x1b[2J\\n', 0, 0, 0); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline()
+        (found,) = node.user_processes(set())
+        assert found["pid"] == process.pid and found["name"].isprintable() and found["name"].startswith("a\\x1b[2J")
+        assert node.user_processes({process.pid}) == []
+        monkeypatch.setattr(node, "units_of", lambda _pid: {"system.slice", "compute-instance@0a1b2c3d.service"})
+        assert node.user_processes(set()) == []
+        monkeypatch.undo()
+        assert node.user_processes(set(), "nobody") == []  # not ours to remove
+        process.communicate()
 
 
 def test_folders_that_are_not_as_they_were_made_are_due(tmp_path: Path) -> None:
