@@ -10,7 +10,7 @@ in check mode, report. A kind of resource supplies only what is its own: see :cl
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,7 @@ class Change:
     :ivar restart_reason: Why a restart is pending, or empty.
     :ivar effect: What the change means for what uses the item, where ``action`` does not say it: ``restart``, or ``rebuild`` when it is
         removed and made anew. Otherwise ``create``, ``live`` or ``destroy``, by ``action``.
+    :ivar seen: Warnings of what the look at the node showed; where something is done, of what the look after it shows.
     :ivar facts: More keys for the item's entry in ``results``.
     :ivar shared: Whether it is about what all items share (:meth:`Kind.common`).
     :ivar postponed: Whether that was to be removed, and stays for an item that failed.
@@ -63,6 +64,7 @@ class Change:
     reasons: list[str] = field(default_factory=list)
     restart_reason: str = ""
     warnings: list[str] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
     facts: Item = field(default_factory=dict)
     effect: str = ""
     shared: bool = False
@@ -225,7 +227,7 @@ def converge(kind: Kind, check_mode: bool) -> Item:
             kind.settled()
             try:
                 have = observe(items)
-                _verify(kind, items, have, absent, failures, refused)
+                _verify(kind, items, have, absent, failures, changes)
             except Exception as error:
                 unseen = failure_of(error)
     executed = done if failures else None
@@ -362,9 +364,17 @@ def validate(kind: Kind) -> list[str]:
     return problems if absent or problems else kind.list_problems(items)
 
 
-def _verify(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool, failures: dict[str, ComputeError], refused: Container[str]) -> None:
-    """Look whether what was done has closed the difference: a step that the node took without effect must not pass for done."""
-    for change in plan(kind, items, have, absent):
+def _verify(kind: Kind, items: list[Item], have: dict[str, Found], absent: bool, failures: dict[str, ComputeError], changes: list[Change]) -> None:
+    """Look whether what was done has closed the difference: a step that the node took without effect must not pass for done.
+
+    :param changes: What was done; ``seen`` of each becomes what is seen now.
+    """
+    refused = {change.name for change in changes if change.refusal}
+    now = plan(kind, items, have, absent)
+    seen = {change.name: change.seen for change in now}
+    for change in changes:
+        change.seen = seen.get(change.name, [])
+    for change in now:
         if change.refusal and change.name not in refused:
             failures.setdefault(change.name, ComputeError(change.refusal))
         if change.steps and change.name not in failures and not (failures and change.shared and change.action == "delete"):
@@ -405,7 +415,7 @@ def _report(
         "commands": [text for _stage, text in ordered],
         "results": [_entry(change, failures.get(change.name)) for change in changes],
         "diff": diff,
-        "warn": kind.warnings + [warning for change in changes for warning in change.warnings],
+        "warn": kind.warnings + [warning for change in changes for warning in (*change.warnings, *change.seen)],
     }
     if failures:
         whole = sum(1 for change in changes if change.steps and change.name not in failures and not change.postponed)

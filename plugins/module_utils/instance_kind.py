@@ -295,7 +295,7 @@ class InstanceKind(Kind):
                 "driver, or has not come so far yet."
             )
         if now.truth.idle_cpus:
-            change.warnings.append(
+            change.seen.append(
                 f"instance {item['name']}: its guest uses {now.truth.cpus - now.truth.idle_cpus} of its {now.truth.cpus} processors. Linux shows a new one in "
                 "/sys/devices/system/cpu, where `echo 1 >cpuN/online` starts it; a kernel that does not show it (Debian 13's, without KVM) has it "
                 "after a restart of the instance."

@@ -119,13 +119,13 @@ def _ask(qmp: Qmp, known: frozenset[str]) -> Truth:
     return Truth(
         cpus=sum(slot.taken for slot in slots), slots=tuple(free), room=len(slots), devices=devices, cards=cards, disks=disks, former=known,
         serials={name: serial for name, serial in serials.items() if serial},
-        given_back=given_back, kept=kept, idle_cpus=_idle_cpus(qmp, plugged) if plugged else 0,
+        given_back=given_back, kept=kept, idle_cpus=idle_cpus(qmp, plugged) if plugged else 0,
         backends={name: _netdev(name, readable(rest, LONGEST_WORD)) for name, rest in _BACKEND.findall(network.text())},
         nodes=tuple(sorted(name for node in named.entries() for name in [node.get("node-name").word()] if name.startswith("volume-"))),
     )  # fmt: skip
 
 
-def _idle_cpus(qmp: Qmp, plugged: set[str]) -> int:
+def idle_cpus(qmp: Qmp, plugged: set[str]) -> int:
     """Return how many of some processors, by their paths, stand where they were when they were plugged in."""
     processors = qmp.ask("query-cpus-fast").entries()
     indexes = [cpu.get("cpu-index").number() for cpu in processors if cpu.get("qom-path").word() in plugged]

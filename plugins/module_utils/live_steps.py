@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Container
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.ikcloud.compute.plugins.module_utils import qemu
 from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.live import Truth
+from ansible_collections.ikcloud.compute.plugins.module_utils.live import Truth, idle_cpus
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import TIMEOUT, Qmp
 from ansible_collections.ikcloud.compute.plugins.module_utils.qmp_script import typed
 from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
@@ -21,6 +22,8 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
 # A guest takes well under a second to let go of a device; emulated on an emulated node some seconds.
 UNPLUG_LIMIT = 30.0
 RELEASE_LIMIT = 10.0
+# A guest that starts a processor that is plugged in does so within a second.
+TAKE_UP_LIMIT = 2.0
 # With what is started: after whatever had the disk or the tap until now has given it up.
 COMING = 4
 DISK = "disk "  # what qemu.pluggable's names of disks begin with
@@ -103,6 +106,27 @@ class Unplug(Ask):
                 pause = min(2.0, pause * 1.5)
 
 
+@dataclass(frozen=True)
+class PlugProcessor(Ask):
+    """Plug in a processor, and give the guest a moment to start it, so that this run can say whether it did.
+
+    :ivar new: The ids to wait for; none to go on at once.
+    """
+
+    new: frozenset[str] = frozenset()
+
+    def ask(self) -> None:
+        """Have it done.
+
+        :raises ComputeError: When QEMU refuses.
+        """
+        super().ask()
+        until = time.monotonic() + TAKE_UP_LIMIT
+        with suppress(ComputeError), Qmp(self.socket, limit=TAKE_UP_LIMIT + TIMEOUT) as qmp:
+            while self.new and idle_cpus(qmp, {f"/machine/peripheral/{name}" for name in self.new}) and time.monotonic() < until:
+                time.sleep(0.1)
+
+
 @dataclass
 class Plan:
     """What can be done to a running QEMU.
@@ -156,9 +180,11 @@ class Planner:
         (count, most), (wanted, _declared) = (qemu.processors(dict(options).get("-smp")) for options in (self.have, self.want))
         if count is None or most is None or wanted is None or not count < wanted <= min(most, count + len(self.truth.slots)):
             return
-        names = (name for number in range(1, 2 * qemu.MAX_CPUS) for name in [f"cpu{number}"] if name not in self.truth.devices)
-        for slot in self.truth.slots[: wanted - count]:
-            made.steps.append(Ask(self.script, self.socket, "device_add", {"driver": slot.type, "id": next(names), **slot.place}))
+        names = [name for number in range(1, 2 * qemu.MAX_CPUS) for name in [f"cpu{number}"] if name not in self.truth.devices][: wanted - count]
+        for slot, name in zip(self.truth.slots, names):
+            # One wait for all of them.
+            new = frozenset(names) if name == names[-1] else frozenset()
+            made.steps.append(PlugProcessor(self.script, self.socket, "device_add", {"driver": slot.type, "id": name, **slot.place}, new=new))
         made.after = _replaced(made.after, "-smp", qemu.processors_text(wanted, most))
 
     def _memory(self, made: Plan) -> None:

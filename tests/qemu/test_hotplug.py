@@ -184,10 +184,14 @@ def test_a_processor_that_the_guest_does_not_start_is_named(root: Path, run: Con
     assert not run([machine(cpu=2)])["warn"]
     settled(root)
     assert not run([machine(cpu=2)])["warn"]
-    assert run([machine(cpu=3)])["changed"]
-    done = run([machine(cpu=3)])
-    assert not done["changed"]
-    assert "instance one: its guest uses 2 of its 3 processors" in done["warn"][0]
+    for changes in (True, False):
+        done = run([machine(cpu=3)])
+        assert done["changed"] == changes
+        assert "instance one: its guest uses 2 of its 3 processors" in done["warn"][0]
+    done = run([machine(cpu=4)])
+    assert [warning.partition(". ")[0] for warning in done["warn"]] == ["instance one: its guest uses 2 of its 4 processors"]
+    done = run([machine(cpu=4, cpu_model="qemu64")], restart="when_required")
+    assert done["changed"] and not done["warn"]
 
 
 def test_what_takes_a_restart_says_so(root: Path, run: Converge, volume: Volume) -> None:
