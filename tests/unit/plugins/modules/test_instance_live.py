@@ -124,7 +124,7 @@ def test_a_guest_that_has_not_started_its_processor_is_named() -> None:
     have["web-1"].raw.truth = replace(have["web-1"].raw.truth, idle_cpus=1)
     changes, _have = after(again(kind, talk), have)
     assert (commands(changes), changes[0].restart_reason) == ([], "")
-    assert "its guest uses 1 of its 2 processors" in changes[0].warnings[0]
+    assert "its guest uses 1 of its 2 processors" in changes[0].seen[0]
 
 
 def test_guest_without_a_balloon_is_named() -> None:
