@@ -420,7 +420,8 @@ def _report(
     if failures:
         whole = sum(1 for change in changes if change.steps and change.name not in failures and not change.postponed)
         named = " ".join(_named(kind, name, error) for name, error in failures.items())
-        result["msg"] = f"{named} ({whole} other changes were made; run again once it is mended.)"
+        others = "1 other change was" if whole == 1 else f"{whole} other changes were"
+        result["msg"] = f"{named} ({others} made; run again once it is mended.)"
     return result
 
 

@@ -281,7 +281,9 @@ class Fetch:
             check_image(self._part, self._item["format"])
         except ComputeError as error:
             self._discard()
-            raise ComputeError(f"image {self._item['name']}: what {self._url or self._source} gave can't be used: {error.message}", error.hint) from None
+            # The hidden name means nothing to who reads this.
+            words = error.message.replace(self._part, "it")
+            raise ComputeError(f"image {self._item['name']}: what {self._url or self._source} gave can't be used: {words}", error.hint) from None
 
     def mark(self) -> None:
         """Mark it as ours, with what it was found to be."""

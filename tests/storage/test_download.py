@@ -136,7 +136,7 @@ def test_four_at_a_time(root: Path, run: Converge, web: Web, data: bytes) -> Non
 
 def test_one_fails_the_others_go_on(root: Path, run: Converge, web: Web, data: bytes) -> None:
     result = run(ImageKind, images=[bionic(web), bionic(web, name="bad", url=f"{web.url}/none.img", checksum=f"sha256:{'1' * 64}")])
-    assert "image bad:" in result["msg"] and "1 other changes were made" in result["msg"]
+    assert "image bad:" in result["msg"] and "1 other change was made" in result["msg"]
     assert [entry["changed"] for entry in result["results"]] == [True, False]
     assert files(root) == ["bionic.img"]
 

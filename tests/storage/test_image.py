@@ -118,6 +118,7 @@ def test_what_is_no_base_image(root: Path, run: Converge, web: Web, tmp_path: Pa
     web.files["/a.img"] = content
     failed = run(ImageKind, images=[{"name": "odd", "url": f"{web.url}/a.img", "checksum": f"sha256:{sha256(content)}"}])
     assert words.get(case, "it is no qcow2 image, declared is format qcow2") in failed["msg"]
+    assert failed["msg"].count("image odd:") == 1 and ".part" not in failed["msg"]
     assert files(root) == []
 
 

@@ -277,7 +277,7 @@ def test_failed_command_leaves_nothing(root: Path, run: Converge, base: Path) ->
     data[36:40] = b"\xff" * 4  # an L1 table of absurd size (docs/interop/qcow2.txt): qemu-img refuses it
     base.write_bytes(data)
     failed = run(VolumeKind, volumes=[{"name": NAME, "image": "small", "copy": True}, {"name": "data-1", "size": "8M"}])
-    assert f"volume {NAME}: `qemu-img convert" in failed["msg"] and "1 other changes were made" in failed["msg"]
+    assert f"volume {NAME}: `qemu-img convert" in failed["msg"] and "1 other change was made" in failed["msg"]
     assert list(states(root)) == ["data-1.img"]
 
 

@@ -221,7 +221,7 @@ def test_what_is_shared_stays_for_an_item_that_could_not_be_removed(tmp_path: Pa
         (tmp_path / name).write_text("# ours\n")
     predicted = speak(tmp_path, check=True, **options)["commands"]
     failed = speak(tmp_path, **options)
-    assert failed["msg"] == "note stuck: it is pinned. (1 other changes were made; run again once it is mended.)"
+    assert failed["msg"] == "note stuck: it is pinned. (1 other change was made; run again once it is mended.)"
     assert {entry["name"]: entry["changed"] for entry in failed["results"]} == {"stuck": False, "b": True, "shared": False}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pin", "shared", "stuck"]
     (tmp_path / "pin").unlink()
