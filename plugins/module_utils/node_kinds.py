@@ -116,7 +116,8 @@ def _without(kind: InstanceKind, params: Item, refused: dict[str, str]) -> Insta
 
 def _tell_what_ends(kind: Kind, done: dict[str, Item]) -> None:
     """Tell a kind which instances are, or in check mode would be, removed before it: they use nothing any more then."""
-    gone = [entry for entry in done.get("instances", {}).get("results", []) if entry["action"] == "delete" and "error" not in entry]
+    results = done.get("instances", {}).get("results", [])
+    gone = [entry for entry in results if entry["action"] == "delete" and "id" in entry and "error" not in entry]  # what all share has no id
     if isinstance(kind, VolumeKind):
         kind.ending = frozenset(entry["name"] for entry in gone)
     elif isinstance(kind, SeedKind):
