@@ -24,6 +24,7 @@ from ansible_collections.ikcloud.compute.plugins.module_utils.instances import r
 from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
 from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import machine
+from machine_id import interpreter
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -34,8 +35,10 @@ def nodes(root: Path) -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("the playbooks want to be root")
     folder = root.parent
-    hosts = {name: {"compute_service_root": str(folder / name)} for name in ("n1", "n2")}
-    variables = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
+    hosts = {
+        name: {"compute_service_root": str(folder / name), "ansible_python_interpreter": interpreter(folder, index)} for index, name in enumerate(("n1", "n2"))
+    }
+    variables = {"ansible_connection": "local"}
     (folder / "hosts.yml").write_text(yaml.safe_dump({"compute_nodes": {"vars": variables, "hosts": hosts}}))
     for node, names in (("n1", ("web-1", "web-2")), ("n2", ("web-3",))):
         (folder / node / "lib/volumes").mkdir(parents=True)
