@@ -19,7 +19,7 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import mak
 from nodes import PROJECT, ROOT, Answer, Kill, Node
 
 Vars = dict[str, Any]
-KEYWORDS = {"name", "when", "register", "vars", "loop", "tasks_from", "run_once", "changed_when", "failed_when", "tags"}
+KEYWORDS = {"name", "any_errors_fatal", "when", "register", "vars", "loop", "tasks_from", "run_once", "changed_when", "failed_when", "tags"}
 LOADER = DataLoader()
 # The same few templates thousands of times: what they compile to is kept (where they are text; conditions come as nodes), a third of this process's time.
 _COMPILE = jinja2.Environment.compile

@@ -107,7 +107,7 @@ class Lab:
         """Run a command in a guest, waiting for the guest as long as it boots."""
         address, until = ADDRESSES[name], time.monotonic() + limit
         while True:
-            done = subprocess.run([*self.ssh(address), command], capture_output=True, text=True, check=False, timeout=120 * PATIENCE)
+            done = subprocess.run([*self.ssh(address), command], capture_output=True, text=True, check=False, timeout=max(limit, 120 * PATIENCE))
             if done.returncode == 0 or time.monotonic() > until:
                 assert done.returncode == 0, done.stderr
                 return done.stdout
