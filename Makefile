@@ -40,6 +40,9 @@ test-all: venv ## Run all of the tests that have not passed with what they depen
 test-table: venv ## Show which layers of test-all have passed, and at which commit
 	@tests/tools/layers.py --table
 
+docs: venv ## Draw the picture of the packages in docs/architecture.md from the imports
+	python tests/tools/imports.py --write
+
 lint: venv ## Check style, types and documentation
 	@tests/tools/layers.py lint
 
@@ -88,4 +91,4 @@ bench: venv ## Measure site beside the bare commands, libvirt and a loop over co
 clean: ## Remove what was built (the nodes' images stay in the cache)
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
 
-.PHONY: help venv demo lab-up lab-down test test-all test-table lint unit real refusals kill pairs playbooks secrets hostile guests bench artifact examples molecule debian13 clean
+.PHONY: help docs venv demo lab-up lab-down test test-all test-table lint unit real refusals kill pairs playbooks secrets hostile guests bench artifact examples molecule debian13 clean

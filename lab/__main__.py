@@ -19,7 +19,9 @@ from .settings import Settings
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python3 -m lab", description="Machines or containers to be the cloud's nodes.")
+    parser = argparse.ArgumentParser(
+        prog="python3 -m lab", description="Machines or containers to be the cloud's nodes."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("up", help="build the images if need be, start the nodes, wait for SSH")
     commands.add_parser("down", help="stop the nodes and remove their state; built images stay")
@@ -65,7 +67,9 @@ def main() -> int:
         forward.forward(arguments.namespace, arguments.pidfile, arguments.rules)
         return 0
     if arguments.command == "contain":
-        return contain.contain(arguments.prefix, arguments.index, arguments.directory, arguments.tree, arguments.pidfile, arguments.kvm)
+        return contain.contain(
+            arguments.prefix, arguments.index, arguments.directory, arguments.tree, arguments.pidfile, arguments.kvm
+        )
     cluster = Cluster(Settings.from_environment())
     if arguments.command == "up":
         cluster.up()

@@ -34,7 +34,9 @@ class Source:
     signed_by: str = ""
 
     def lines(self, distribution: Distribution) -> list[str]:
-        """Return the entry as one-line sources, of the distribution's suites only, and of the wanted release instead of the host's."""
+        """Return the entry as one-line sources, of the distribution's suites only, and of the wanted release instead of
+        the host's.
+        """
         if "deb" not in self.types or not self.components or not set(self.components) <= COMPONENTS:
             return []
         if self.signed_by and Path(self.signed_by).stem not in KEYRINGS:
@@ -42,7 +44,12 @@ class Source:
         ours = {f"{distribution.host_suite}{pocket}": f"{distribution.suite}{pocket}" for pocket in _POCKETS}
         option = f"[signed-by={self.signed_by}] " if self.signed_by else ""
         components = " ".join(self.components)
-        return [f"deb {option}{uri} {ours[suite]} {components}" for uri in self.uris for suite in self.suites if suite in ours]
+        return [
+            f"deb {option}{uri} {ours[suite]} {components}"
+            for uri in self.uris
+            for suite in self.suites
+            if suite in ours
+        ]
 
 
 def parse_one_line(text: str) -> Iterator[Source]:
@@ -97,7 +104,10 @@ def _files(directory: Path) -> Iterable[Source]:
 def distribution_sources(distribution: Distribution, directory: Path = Path("/etc/apt")) -> list[str]:
     lines = [line for source in _files(directory) for line in source.lines(distribution)]
     if not lines:
-        raise LabError(f"no apt source of {distribution.host_suite} itself found under {directory}: the images are built from those")
+        raise LabError(
+            f"no apt source of {distribution.host_suite} itself found under {directory}: the images are built from"
+            " those"
+        )
     return list(dict.fromkeys(lines))
 
 

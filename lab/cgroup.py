@@ -75,7 +75,9 @@ def _empty(groups: list[Path]) -> bool:
 
 
 def end(machine: str) -> bool:
-    """Kill all that runs in a container, and nspawn itself only if it does not clean up and end; returns whether all have ended."""
+    """Kill all that runs in a container, and nspawn itself only if it does not clean up and end; returns whether all
+    have ended.
+    """
     groups = _groups(machine)
 
     def gone(part: str) -> bool:
@@ -85,7 +87,9 @@ def end(machine: str) -> bool:
     ended = wait_until(lambda: gone("payload"), 5, step=0.05) or wait_until(lambda: gone(""), 5, step=0.05)
     if ended and not _by_systemd():
         for group in groups:
-            for folder in sorted((path for path in group.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts)):
+            for folder in sorted(
+                (path for path in group.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts)
+            ):
                 folder.rmdir()
             group.rmdir()
     return ended

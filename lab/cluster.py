@@ -105,7 +105,11 @@ class Cluster:
 
     def suite(self) -> str:
         """Return the release of the lab that is there, or else of the one that is asked for."""
-        return self._suite.read_text(encoding="ascii").strip() if self._suite.exists() else self.settings.distribution.suite
+        return (
+            self._suite.read_text(encoding="ascii").strip()
+            if self._suite.exists()
+            else self.settings.distribution.suite
+        )
 
     def _refuse_another(self) -> None:
         """The underlay depends on the number of nodes, so a running lab cannot grow."""
@@ -120,7 +124,8 @@ class Cluster:
         if found != (self.settings.kind, self.settings.nodes, self.settings.distribution.suite):
             kind, nodes, suite = found
             raise LabError(
-                f"{', '.join(running)} run in a lab of another kind, size or distribution ({kind}, {nodes} nodes, {suite}): `python3 -m lab down` first"
+                f"{', '.join(running)} run in a lab of another kind, size or distribution ({kind}, {nodes} nodes,"
+                f" {suite}): `python3 -m lab down` first"
             )
 
     def _key(self) -> str:
@@ -181,7 +186,14 @@ class Cluster:
         except OSError:
             return False
         try:
-            done = subprocess.run([*self.ssh_command(port), "true"], stdin=subprocess.DEVNULL, capture_output=True, env=environment(), timeout=30, check=False)
+            done = subprocess.run(
+                [*self.ssh_command(port), "true"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env=environment(),
+                timeout=30,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             return False
         return done.returncode == 0
@@ -236,18 +248,23 @@ class Cluster:
             print(f"{name}: {state}")
             if pid:
                 print(
-                    f"  ansible_host=127.0.0.1 ansible_port={port} ansible_user=root ansible_ssh_private_key_file={self.settings.key}\n"
-                    f"  underlay {underlay_address(node_index(name))}, console {nodes.console(name)}"
+                    f"  ansible_host=127.0.0.1 ansible_port={port} ansible_user=root"
+                    f" ansible_ssh_private_key_file={self.settings.key}\n  underlay"
+                    f" {underlay_address(node_index(name))}, console {nodes.console(name)}"
                 )
         web = nodes.serving()
-        print(f"images: {f'pid {web}, http://10.0.2.2:{self.settings.http_port}/ in the nodes' if web else 'not served'}")
+        print(
+            f"images: {f'pid {web}, http://10.0.2.2:{self.settings.http_port}/ in the nodes' if web else 'not served'}"
+        )
         if everything:
             print(f"ssh -F {self.settings.run / 'ssh_config'} {next(iter(ports))}")
         return everything and web is not None
 
 
 def inventory(ports: Mapping[str, int], variables: Mapping[str, str]) -> dict[str, Any]:
-    """What inventory/lab/nodes prints, beside what inventory/lab/hosts.yml says: the nodes that are up, and their kind's variables."""
+    """What inventory/lab/nodes prints, beside what inventory/lab/hosts.yml says: the nodes that are up, and their
+    kind's variables.
+    """
     hosts = {name: {"compute_underlay_address": underlay_address(node_index(name))} for name in ports}
     return {"compute_nodes": {"hosts": list(ports), "vars": dict(variables)}, "_meta": {"hostvars": hosts}}
 

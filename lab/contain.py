@@ -28,13 +28,32 @@ def command(machine: str, directory: Path, tree: Path, kvm: bool) -> list[str]:
     mount = ["mount", "-t", "overlay", "overlay", "-o", layers, str(root)]
     devices = ["/dev/net/tun", *(["/dev/kvm"] if kvm else [])]
     nspawn = [
-        "systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", f"--directory={root}", f"--machine={machine}", "--console=pipe",
-        "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--capability=CAP_NET_ADMIN", *(f"--bind={device}" for device in devices),
-    ]  # fmt: skip
+        "systemd-nspawn",
+        "--quiet",
+        "--boot",
+        "--register=no",
+        "--keep-unit",
+        f"--directory={root}",
+        f"--machine={machine}",
+        "--console=pipe",
+        "--link-journal=no",
+        "--resolv-conf=off",
+        "--timezone=off",
+        "--capability=CAP_NET_ADMIN",
+        *(f"--bind={device}" for device in devices),
+    ]
     return [
-        *cgroup.prefix(machine), "nsenter", f"--net={wires.path(machine)}", "unshare", "--mount", "--propagation", "slave",
-        "sh", "-c", f"{shlex.join(mount)} && exec {shlex.join(nspawn)}",
-    ]  # fmt: skip
+        *cgroup.prefix(machine),
+        "nsenter",
+        f"--net={wires.path(machine)}",
+        "unshare",
+        "--mount",
+        "--propagation",
+        "slave",
+        "sh",
+        "-c",
+        f"{shlex.join(mount)} && exec {shlex.join(nspawn)}",
+    ]
 
 
 def machine_name(prefix: str, index: int) -> str:
@@ -59,7 +78,9 @@ def contain(prefix: str, index: int, directory: Path, tree: Path, pid: Path, kvm
     try:
         while True:
             wires.connect(prefix, machine, index)
-            status = subprocess.run(command(machine, directory, tree, kvm), env=variables, preexec_fn=begin, check=False).returncode
+            status = subprocess.run(
+                command(machine, directory, tree, kvm), env=variables, preexec_fn=begin, check=False
+            ).returncode
             if status != _REBOOT:
                 return status
     finally:

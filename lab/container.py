@@ -38,9 +38,14 @@ class Containers:
 
     def require(self) -> None:
         if os.geteuid() != 0:
-            raise LabError("the kind container needs root (namespaces, mounts): run this with sudo, or take the kind vm, which does not")
+            raise LabError(
+                "the kind container needs root (namespaces, mounts): run this with sudo, or take the kind vm, which"
+                " does not"
+            )
         if not re.fullmatch(r"[A-Za-z0-9/._+@-]+", str(self.settings.run)):
-            raise LabError(f"{self.settings.run} has characters that mount(8) would misread: set IKCLOUD_LAB_RUN to a plain path")
+            raise LabError(
+                f"{self.settings.run} has characters that mount(8) would misread: set IKCLOUD_LAB_RUN to a plain path"
+            )
         packages = missing_packages(TOOLS)
         if packages:
             install(packages)
@@ -57,7 +62,9 @@ class Containers:
         return holder(self._folder(name) / "node.pid")
 
     def first_process(self, name: str) -> int:
-        """The first process inside a node that runs, found by its number there (proc(5), NSpid); it has all of the node's namespaces."""
+        """The first process inside a node that runs, found by its number there (proc(5), NSpid); it has all of the
+        node's namespaces.
+        """
         outside = self.running(name)
         waiting = [outside] if outside else []
         while waiting:
@@ -65,7 +72,11 @@ class Containers:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
                 for task in Path(f"/proc/{pid}/task").iterdir():
                     waiting += map(int, (task / "children").read_text().split())
-                numbers = [line.split()[1:] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("NSpid:")]
+                numbers = [
+                    line.split()[1:]
+                    for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+                    if line.startswith("NSpid:")
+                ]
                 if numbers and len(numbers[0]) > 1 and numbers[0][-1] == "1":
                     return pid
         raise LookupError(f"{name}: {'it has no first process' if outside else 'it does not run'}")
@@ -96,7 +107,10 @@ class Containers:
     def start(self, ports: Mapping[str, int], key: str) -> None:
         for name in ports:
             if self.running(name) is not None:
-                say(f"{name} is running{'' if self._over(name) == str(self._tree()) else ' (from an older root; `down` and `up` renew it)'}")
+                older = (
+                    "" if self._over(name) == str(self._tree()) else " (from an older root; `down` and `up` renew it)"
+                )
+                say(f"{name} is running{older}")
                 continue
             self._end(name)
             if self.fresh([name]):
@@ -142,7 +156,9 @@ class Containers:
         folder = self._folder(name)
         daemon = Daemon(folder, "node")
         kvm = ["--kvm"] if self.settings.accel != "tcg" else []
-        daemon.start(["contain", *kvm, self.prefix, str(node_index(name)), str(folder), self._over(name), str(daemon.pidfile)])
+        daemon.start(
+            ["contain", *kvm, self.prefix, str(node_index(name)), str(folder), self._over(name), str(daemon.pidfile)]
+        )
 
     def _identity(self, upper: Path, name: str, key: str) -> None:
         """What the seed is to a virtual machine; and the SSH host key, which is made quicker here."""

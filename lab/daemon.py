@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lab's own processes in the background: `python3 -m lab WORD…`, each with a pidfile that it locks once it is ready."""
+"""The lab's own processes in the background: `python3 -m lab WORD…`, each with a pidfile that it locks once it is
+ready.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Daemon:
         pidfile.wait_until(lambda: self.pid() is not None or process.poll() is not None, 20, step=0.05)
         if self.pid() is None:
             said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-            raise LabError(f"the lab's {self.name} did not start: {''.join(said) or 'it said nothing'}. See {self._log}")
+            raise LabError(
+                f"the lab's {self.name} did not start: {''.join(said) or 'it said nothing'}. See {self._log}"
+            )
         return True
 
     def stop(self) -> None:

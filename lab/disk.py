@@ -17,11 +17,16 @@ GRUB = Path("/usr/lib/grub/i386-pc")
 SECTOR = 512
 PARTITION_START = 2048  # sectors
 # Only what GRUB's ext2 driver reads, and spelled out, since mke2fs's default set differs from release to release.
-EXT4_FEATURES = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize"
+EXT4_FEATURES = (
+    "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,"
+    "dir_nlink,extra_isize"
+)
 _ROOT = "(hd0,msdos1)"
 
 
-def write_disk(root: Path, size: int, cmdline: str, work: Path, target: Path, compressed: bool, owner: list[str]) -> None:
+def write_disk(
+    root: Path, size: int, cmdline: str, work: Path, target: Path, compressed: bool, owner: list[str]
+) -> None:
     """`root` holds /boot/vmlinuz-lab and /boot/initrd-lab. `owner` is the prefix under which the directory's files
     belong to root (fakeroot's, for a normal user)."""
     raw = work / "disk.raw"

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The distribution that nodes and guests are built from: this machine's own release, or another one on the same mirror."""
+"""The distribution that nodes and guests are built from: this machine's own release, or another one on the same
+mirror.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,13 @@ def find_distribution(suite: str = "") -> Distribution:
     release = os_release()
     name, host_suite = release.get("ID", ""), release.get("VERSION_CODENAME", "")
     if name not in SUPPORTED or not host_suite:
-        raise LabError(f"the images are built from Debian or Ubuntu, and this machine runs {release.get('PRETTY_NAME') or name}")
+        raise LabError(
+            f"the images are built from Debian or Ubuntu, and this machine runs {release.get('PRETTY_NAME') or name}"
+        )
     choices = dict.fromkeys((host_suite, *SUPPORTED[name]))
     if suite and suite not in choices:
         raise LabError(
-            f"DISTRIBUTION={suite} is not a supported release of {name.capitalize()}, this machine's distribution, from whose mirror "
-            f"the nodes are built; choose one of {', '.join(choices)}"
+            f"DISTRIBUTION={suite} is not a supported release of {name.capitalize()}, this machine's distribution, from"
+            f" whose mirror the nodes are built; choose one of {', '.join(choices)}"
         )
     return Distribution(name, suite or host_suite, host_suite)

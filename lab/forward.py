@@ -1,7 +1,8 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ports of 127.0.0.1 that lead into the lab's network namespace: what user networking's hostfwd is to the virtual machines.
+"""Ports of 127.0.0.1 that lead into the lab's network namespace: what user networking's hostfwd is to the virtual
+machines.
 
 The process listens on this machine's side, then enters the namespace for good, so that what it connects to is in there.
 """
@@ -51,7 +52,9 @@ def _enter(namespace: Path) -> None:
 
 
 async def _serve(listening: Sequence[tuple[socket.socket, str, int]], pid: Path) -> None:
-    servers = [await asyncio.start_server(_Leading(address, goal), sock=listener) for listener, address, goal in listening]
+    servers = [
+        await asyncio.start_server(_Leading(address, goal), sock=listener) for listener, address, goal in listening
+    ]
     held = pidfile.take(pid)
     try:
         await asyncio.gather(*(server.serve_forever() for server in servers))

@@ -55,11 +55,18 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "PATH": f"{path}:{PATH}" if path else PATH, "LC_ALL": "C.UTF-8", **(extra or {})}
 
 
-def run(argv: Sequence[str | Path], *, stdin: str | None = None, env: Mapping[str, str] | None = None, shown: bool = False, group: bool = False) -> str:
+def run(
+    argv: Sequence[str | Path],
+    *,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+    shown: bool = False,
+    group: bool = False,
+) -> str:
     """Run a command to its end and return its standard output; its failure carries what it said.
 
-    It does not outlive us: it is asked to end when we are interrupted, and by the kernel when we are killed; with `group`
-    all that it has started is asked as well. With `shown` it writes to our own output instead.
+    It does not outlive us: it is asked to end when we are interrupted, and by the kernel when we are killed; with
+    `group` all that it has started is asked as well. With `shown` it writes to our own output instead.
     """
     args = [str(arg) for arg in argv]
     pipe = None if shown else subprocess.PIPE
@@ -116,7 +123,9 @@ def require_tools() -> None:
     if packages and as_root:
         install(packages)
     elif packages:
-        raise LabError(f"tools are missing; install them and run this again:\n  sudo apt-get install -y {' '.join(packages)}")
+        raise LabError(
+            f"tools are missing; install them and run this again:\n  sudo apt-get install -y {' '.join(packages)}"
+        )
     if not as_root:
         _require_namespaces()
 
@@ -139,15 +148,16 @@ def _require_namespaces() -> None:
     for name, option in (("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")):
         if not _has_range(Path(name), owners):
             raise LabError(
-                f"{user.pw_name} has no range of ids in {name}, which building as a normal user needs. Give one that nobody else has, such as:\n"
-                f"  sudo usermod {option} 1000000-1065535 {user.pw_name}"
+                f"{user.pw_name} has no range of ids in {name}, which building as a normal user needs. Give one that"
+                f" nobody else has, such as:\n  sudo usermod {option} 1000000-1065535 {user.pw_name}"
             )
     try:
         run(["unshare", "--user", "--map-root-user", "true"])
     except LabError as error:
         raise LabError(
-            f"this machine does not let normal users make user namespaces. Allow it (sysctl kernel.unprivileged_userns_clone=1, or "
-            f"kernel.apparmor_restrict_unprivileged_userns=0), or run this as root.\n{error}"
+            "this machine does not let normal users make user namespaces. Allow it (sysctl"
+            " kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0), or run this as"
+            f" root.\n{error}"
         ) from None
 
 
@@ -158,7 +168,10 @@ def _has_range(path: Path, owners: set[str]) -> bool:
     except OSError:
         return False
     ranges = [line.split(":") for line in lines]
-    return any(len(parts) == 3 and parts[0] in owners and parts[2].strip().isdecimal() and int(parts[2]) >= 65536 for parts in ranges)
+    return any(
+        len(parts) == 3 and parts[0] in owners and parts[2].strip().isdecimal() and int(parts[2]) >= 65536
+        for parts in ranges
+    )
 
 
 def os_release() -> dict[str, str]:

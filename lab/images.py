@@ -54,7 +54,9 @@ def build_images(cache: Path, distribution: Distribution, names: tuple[str, ...]
 
 
 def build_tree(cache: Path, distribution: Distribution) -> Path:
-    """The root of the nodes of kind container, unpacked; nobody writes in it, since they have it as an overlay's lower layer."""
+    """The root of the nodes of kind container, unpacked; nobody writes in it, since they have it as an overlay's lower
+    layer.
+    """
     recipe = CONTAINER
     target = cache / "images" / f"{recipe.name}-{image_key(recipe, distribution)}"
     with locked(cache / "lock", "the images"):
@@ -73,7 +75,18 @@ def build_tree(cache: Path, distribution: Distribution) -> Path:
 
 
 def _unpack(tar: Path, root: Path, prefix: list[str]) -> None:
-    run([*prefix, "tar", "--extract", "--numeric-owner", "--same-permissions", "--exclude=./dev/*", f"--file={tar}", f"--directory={root}"])
+    run(
+        [
+            *prefix,
+            "tar",
+            "--extract",
+            "--numeric-owner",
+            "--same-permissions",
+            "--exclude=./dev/*",
+            f"--file={tar}",
+            f"--directory={root}",
+        ]
+    )
 
 
 def _path(recipe: Recipe, distribution: Distribution, cache: Path) -> Path:

@@ -76,7 +76,9 @@ def find_busybox(root: Path) -> Path:
 
 def write_initramfs(root: Path, target: Path) -> None:
     modules = module_files(root, ROOT_MODULES)
-    entries: list[tuple[str, int, bytes]] = [(name, stat.S_IFDIR | 0o755, b"") for name in ("bin", "dev", "proc", "sys", "root", "modules")]
+    entries: list[tuple[str, int, bytes]] = [
+        (name, stat.S_IFDIR | 0o755, b"") for name in ("bin", "dev", "proc", "sys", "root", "modules")
+    ]
     entries.append(("bin/busybox", stat.S_IFREG | 0o755, find_busybox(root).read_bytes()))
     entries.append(("bin/sh", stat.S_IFLNK | 0o777, b"busybox"))
     entries.append(("init", stat.S_IFREG | 0o755, (FILES / "initramfs-init").read_bytes()))

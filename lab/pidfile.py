@@ -48,7 +48,9 @@ def wait_until(condition: Callable[[], bool], seconds: float, step: float = 0.2)
     return True
 
 
-def stop(path: Path, signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGKILL), seconds: float = 5) -> None:
+def stop(
+    path: Path, signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGKILL), seconds: float = 5
+) -> None:
     """End the pidfile's process. The pidfd is taken before the lock is asked again, so no other process is hit."""
     for number in signals:
         pid = holder(path)

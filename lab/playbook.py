@@ -38,13 +38,21 @@ def play(name: str, root: Path, work: Path, variables: Mapping[str, Any]) -> Non
     settings = {"ANSIBLE_CONFIG": str(_HERE / "ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH": str(work / "collections")}
     try:
         # Whatever a caller has set for its own plays (molecule does) is not for these.
-        run([*_without_ansible(), program, "-i", "localhost,", "-e", f"@{given}", _HERE / f"{name}.yml"], env=settings, shown=True)
+        run(
+            [*_without_ansible(), program, "-i", "localhost,", "-e", f"@{given}", _HERE / f"{name}.yml"],
+            env=settings,
+            shown=True,
+        )
     except LabError:
         raise LabError(f"lab/{name}.yml did not get through: see above. Run this again once it is mended") from None
 
 
 def _without_ansible() -> list[str]:
-    names = sorted(name for name in os.environ if name.startswith("ANSIBLE_") and name not in ("ANSIBLE_CONFIG", "ANSIBLE_COLLECTIONS_PATH"))
+    names = sorted(
+        name
+        for name in os.environ
+        if name.startswith("ANSIBLE_") and name not in ("ANSIBLE_CONFIG", "ANSIBLE_COLLECTIONS_PATH")
+    )
     return ["env", *(f"--unset={name}" for name in names)]
 
 
@@ -58,7 +66,9 @@ def _ansible_playbook() -> str:
 
 
 def lock_path(root: Path) -> str:
-    """Give what the collection's modules lock (plugins/module_utils/lock.py): a file of root's, or for others the folder itself."""
+    """Give what the collection's modules lock (plugins/module_utils/_core/lock.py): a file of root's, or for others the
+    folder itself.
+    """
     digest = hashlib.sha256(f"lock/{os.path.realpath(root)}".encode()).hexdigest()
     return f"/run/ikcloud-compute-{digest[:8]}.lock" if os.geteuid() == 0 else str(root)
 

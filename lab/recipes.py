@@ -80,8 +80,12 @@ RECIPES = {
                 "etc/systemd/journald.conf.d/lab.conf": "journald-lab.conf",
             },
             masked=(
-                *_IDLE_UNITS, "systemd-networkd.service", "systemd-networkd.socket", "systemd-networkd-wait-online.service",
-                "nftables.service", "networking.service",
+                *_IDLE_UNITS,
+                "systemd-networkd.service",
+                "systemd-networkd.socket",
+                "systemd-networkd-wait-online.service",
+                "nftables.service",
+                "networking.service",
             ),
             enabled={"lab-seed.service": "multi-user.target"},
             removed=_IDENTITY,
@@ -92,7 +96,10 @@ RECIPES = {
             root="debian",
             size=2048,
             cmdline="console=tty0 console=ttyS0",
-            files={"etc/cloud/cloud.cfg.d/90_lab.cfg": "cloud-lab.cfg", "etc/sysctl.d/90-lab-ping.conf": "sysctl-ping.conf"},
+            files={
+                "etc/cloud/cloud.cfg.d/90_lab.cfg": "cloud-lab.cfg",
+                "etc/sysctl.d/90-lab-ping.conf": "sysctl-ping.conf",
+            },
             masked=(*_IDLE_UNITS, "systemd-networkd-wait-online.service"),
             enabled={"systemd-networkd.service": "multi-user.target", "systemd-resolved.service": "multi-user.target"},
             links={"etc/resolv.conf": "../run/systemd/resolve/stub-resolv.conf"},
@@ -106,14 +113,17 @@ RECIPES = {
             picked=True,
         ),
     )
-}  # fmt: skip
+}
 # Not a disk: see images.build_tree. The kernel is this machine's, and what a seed brings is written beforehand.
 CONTAINER = Recipe(
     name="container",
     root="node",
     size=0,
     cmdline="",
-    files={"etc/ssh/sshd_config.d/lab.conf": "sshd-lab.conf", "etc/systemd/journald.conf.d/lab.conf": "journald-lab.conf"},
+    files={
+        "etc/ssh/sshd_config.d/lab.conf": "sshd-lab.conf",
+        "etc/systemd/journald.conf.d/lab.conf": "journald-lab.conf",
+    },
     masked=RECIPES["node"].masked,
     removed=(*_IDENTITY, "boot/*"),
 )

@@ -40,7 +40,8 @@ def build_root(root: str, distribution: Distribution, cache: Path) -> Path:
         try:
             run(
                 [
-                    # As root it mounts /proc and the like in what it unpacks: where nobody else sees it, and it ends with it.
+                    # As root it mounts /proc and the like in what it unpacks: where nobody else sees it, and it ends
+                    # with it.
                     *(["unshare", "--mount", "--propagation", "slave"] if as_root else []),
                     "mmdebstrap",
                     f"--mode={'root' if as_root else 'unshare'}",
@@ -79,7 +80,8 @@ def _scratch(cache: Path) -> Path:
             raise LabError(f"{path} is somebody else's: remove it, or set TMPDIR to another folder")
         left = list(path.iterdir())
         if left and os.geteuid() != 0:
-            # What belongs to those other ids is removed only from within such a namespace, and what is ours only from outside.
+            # What belongs to those other ids is removed only from within such a namespace, and what is ours only from
+            # outside.
             with contextlib.suppress(LabError):
                 run(["mmdebstrap", "--unshare-helper", "find", *left, "-mindepth", "1", "-delete"])
         run(["rm", "-rf", "--one-file-system", *left])

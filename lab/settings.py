@@ -82,8 +82,9 @@ class Settings:
             distribution=find_distribution(_text("IKCLOUD_LAB_DISTRIBUTION", "")),
             nodes=_number("NODES", 2, most=MAX_NODES),
             memory=_number("IKCLOUD_LAB_MEMORY", 3072),
-            # Emulated, of two, QEMU 7.2 was seen to interrupt one that held the scheduler's lock with interrupts off, and the node hung for good
-            # (TCG's SVM left V_INTR_MASKING's effect behind after a #VMEXIT); with one there is nobody to send it such interrupts. Two are no faster.
+            # Emulated, of two, QEMU 7.2 was seen to interrupt one that held the scheduler's lock with interrupts off,
+            # and the node hung for good (TCG's SVM left V_INTR_MASKING's effect behind after a #VMEXIT); with one there
+            # is nobody to send it such interrupts. Two are no faster.
             cpus=_number("IKCLOUD_LAB_CPUS", 2 if os.environ.get("IKCLOUD_LAB_ACCEL") == "kvm" else 1),
             cpu_model=_text("IKCLOUD_LAB_CPU_MODEL", "max"),
             accel=_one_of("IKCLOUD_LAB_ACCEL", "tcg", "kvm", "auto"),

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The small guest's root, picked out of the node's: busybox, dropbear and ping with their libraries, a few kernel modules."""
+"""The small guest's root, picked out of the node's: busybox, dropbear and ping with their libraries, a few kernel
+modules.
+"""
 
 from __future__ import annotations
 

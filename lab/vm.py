@@ -35,14 +35,23 @@ def mac(name: str, card: int) -> str:
 
 
 def underlay(name: str, settings: Settings) -> dict[str, str]:
-    """The card between the nodes. Two are two ends of a UDP pair, which no host firewall for multicast can be in the way of."""
+    """The card between the nodes.
+
+    Two are two ends of a UDP pair, which no host firewall for multicast can be in the way of.
+    """
     if settings.nodes != 2:
         return {"type": "socket", "mcast": f"{MULTICAST}:{settings.underlay_port}", "local": "127.0.0.1"}
     mine, other = node_index(name) - 1, 2 - node_index(name)
-    return {"type": "socket", "local": f"127.0.0.1:{settings.underlay_port + mine}", "remote": f"127.0.0.1:{settings.underlay_port + other}"}
+    return {
+        "type": "socket",
+        "local": f"127.0.0.1:{settings.underlay_port + mine}",
+        "remote": f"127.0.0.1:{settings.underlay_port + other}",
+    }
 
 
-def declaration(settings: Settings, image: Image, bases: Mapping[str, str], ports: Mapping[str, int], key: str) -> dict[str, Items]:
+def declaration(
+    settings: Settings, image: Image, bases: Mapping[str, str], ports: Mapping[str, int], key: str
+) -> dict[str, Items]:
     """What up.yml hands to the modules.
 
     :param image: The node's image as it is built now.
@@ -55,15 +64,35 @@ def declaration(settings: Settings, image: Image, bases: Mapping[str, str], port
     for name, port in ports.items():
         compute = f"compute-{identifier(name)}"
         volumes.append({"name": compute, "image": bases.get(name, image.full_name)})
-        inside = {"mac": mac(name, 1), "addresses": [ADDRESS], "gateway": GATEWAY, "nameservers": [NAMESERVER], "mtu": 1500}
+        inside = {
+            "mac": mac(name, 1),
+            "addresses": [ADDRESS],
+            "gateway": GATEWAY,
+            "nameservers": [NAMESERVER],
+            "mtu": 1500,
+        }
         between = {"mac": mac(name, 2), "addresses": [f"{underlay_address(node_index(name))}/24"], "mtu": 1500}
         seeds.append({"name": compute, "hostname": name, "user": "root", "ssh_keys": [key], "nics": [inside, between]})
         forward = {"type": "user", "mac": mac(name, 1), "hostfwd": [f"tcp:127.0.0.1:{port}:22"]}
         cards = [forward, {"mac": mac(name, 2), **underlay(name, settings)}]
-        size = {"cpu": settings.cpus, "memory": settings.memory, "accel": settings.accel, "cpu_model": settings.cpu_model}
+        size = {
+            "cpu": settings.cpus,
+            "memory": settings.memory,
+            "accel": settings.accel,
+            "cpu_model": settings.cpu_model,
+        }
         instances.append(
-            {"name": name, "id": identifier(name), **size, "nics": cards, "vnc": "none", "supervisor": "none", "user": "root", "grace": 40}
-        )  # fmt: skip
+            {
+                "name": name,
+                "id": identifier(name),
+                **size,
+                "nics": cards,
+                "vnc": "none",
+                "supervisor": "none",
+                "user": "root",
+                "grace": 40,
+            }
+        )
     images = [{"name": image.full_name, "path": str(image.path), "checksum": f"sha256:{image.sha256}"}]
     return {"lab_images": images, "lab_volumes": volumes, "lab_seeds": seeds, "lab_instances": instances}
 
@@ -100,11 +129,18 @@ class Machines:
 
     def found(self) -> list[str]:
         """The nodes that are there, running or not."""
-        return sorted(f"ik-node-{int(path.name[-8:]):02d}" for path in (self.root / "run" / "instances").glob(f"compute-{'[0-9]' * 8}"))
+        return sorted(
+            f"ik-node-{int(path.name[-8:]):02d}"
+            for path in (self.root / "run" / "instances").glob(f"compute-{'[0-9]' * 8}")
+        )
 
     def fresh(self, names: Iterable[str]) -> list[str]:
         image = self._image()
-        return [name for name in names if self._base(name) != image.full_name and not (self.running(name) and self._base(name))]
+        return [
+            name
+            for name in names
+            if self._base(name) != image.full_name and not (self.running(name) and self._base(name))
+        ]
 
     def start(self, ports: Mapping[str, int], key: str) -> None:
         image = self._image()
@@ -114,10 +150,18 @@ class Machines:
             base = self._base(name)
             if self.running(name) is not None and base:
                 bases[name] = base
-                say(f"{name} is running{'' if base == image.full_name else ' (from an older image; `down` and `up` renew it)'}")
+                say(
+                    f"{name} is"
+                    f" running{'' if base == image.full_name else ' (from an older image; `down` and `up` renew it)'}"
+                )
             elif base not in ("", image.full_name):
                 outdated.append({"name": f"compute-{identifier(name)}"})
-        play("up", self.root, self.settings.run, {**declaration(self.settings, image, bases, ports, key), "lab_outdated": outdated})
+        play(
+            "up",
+            self.root,
+            self.settings.run,
+            {**declaration(self.settings, image, bases, ports, key), "lab_outdated": outdated},
+        )
 
     def variables(self) -> dict[str, str]:
         return {}
@@ -147,4 +191,6 @@ class Machines:
         if not disk.exists():
             return ""
         # --force-share: QEMU has it locked.
-        return Path(json.loads(run(["qemu-img", "info", "--force-share", "--output=json", disk])).get("backing-filename", "")).stem
+        return Path(
+            json.loads(run(["qemu-img", "info", "--force-share", "--output=json", disk])).get("backing-filename", "")
+        ).stem

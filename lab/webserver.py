@@ -143,9 +143,13 @@ class Service:
         self._port = port
 
     def start(self, images: list[Image], address: str, prefix: Sequence[str] = ()) -> None:
-        """Publish the images, and start the server unless it runs, with words before its command such as nsenter(1)'s."""
+        """Publish the images, and start the server unless it runs, with words before its command such as
+        nsenter(1)'s.
+        """
         publish(images, self._directory)
-        if self._daemon.start(["serve", str(self._directory), address, str(self._port), str(self._daemon.pidfile)], prefix):
+        if self._daemon.start(
+            ["serve", str(self._directory), address, str(self._port), str(self._daemon.pidfile)], prefix
+        ):
             say(f"serving the guest images on {address}:{self._port} (10.0.2.2 in the nodes)")
 
     def pid(self) -> int | None:

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The network of the kind container: a namespace for each node, and one between them with two bridges.
 
-The bridges are the underlay, and `outside`, where the lab is 10.0.2.2 as user networking has it for virtual machines. There
-is no way out of these namespaces.
+The bridges are the underlay, and `outside`, where the lab is 10.0.2.2 as user networking has it for virtual machines.
+There is no way out of these namespaces.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import (
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._controller.seal import SEALED, sealed
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._controller.task_vars import (
     check_arguments,
     group_hosts,
     host_vars,
@@ -21,12 +22,11 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import 
     result_of,
     underlay_address,
 )
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.nodes import NODE_KEYS
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import nearest, shown
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import message, one_line
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.seal import SEALED, sealed
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._declaration.declaration import DECLARATION
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._declaration.reader import nearest, shown
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._planning.nodes import NODE_KEYS
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._planning.planner import make_plan
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._reporting.tables import message, one_line
 
 ARGUMENTS = (*DECLARATION, "group", "node_info", "nodes", "rebuild")
 
@@ -52,7 +52,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             if run.in_parts and boolean(declaration["purge"], strict=False):
                 # As in the playbooks of one part: it would be taken away from under what another part has not removed.
                 declaration["purge"] = False
-                warnings.append("cloud_purge: nothing is removed in this run, for it leaves parts of site out (--tags, --skip-tags).")
+                warnings.append(
+                    "cloud_purge: nothing is removed in this run, for it leaves parts of site out (--tags,"
+                    " --skip-tags)."
+                )
             plan = make_plan(declaration, self._nodes(arguments, task_vars), rebuild=plain(arguments.get("rebuild")))
         except ComputeError as error:
             result.update(failed=True, msg=message(error))
@@ -66,7 +69,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
         return result
 
     def _nodes(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Gather the nodes from the inventory and from what node_info registered; the argument ``nodes`` goes before both."""
+        """Gather the nodes from the inventory and from what node_info registered; the argument ``nodes`` goes before
+        both.
+        """
         info = arguments.get("node_info") or "compute_node_info"
         if not isinstance(info, str):
             raise ComputeError(f"node_info: {shown(info)} is not the name of a registered variable.")

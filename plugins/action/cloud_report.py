@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The action plugin of cloud_report: gathers the results and writes the files, the rest is in plugin_utils/changes.py and changes_text.py."""
+"""The action plugin of cloud_report: gathers the results and writes the files, the rest is in
+plugin_utils/_reporting.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,41 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.changes import REGISTERED, Changes, NodeResults, gather, mapping
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.changes_text import markdown, plan_lines, summary_line, totals_line, warnings
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import check_arguments, group_hosts, host_vars, plain, read_run, result_of
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.reachability import same_machines
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import shown
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import message, screen
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError, raise_all
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._controller.task_vars import (
+    check_arguments,
+    group_hosts,
+    host_vars,
+    plain,
+    read_run,
+    result_of,
+)
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._declaration.reachability import same_machines
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._declaration.reader import shown
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._reporting.changes import (
+    REGISTERED,
+    Changes,
+    NodeResults,
+    gather,
+    mapping,
+)
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._reporting.render import (
+    markdown,
+    plan_lines,
+    summary_line,
+    totals_line,
+    warnings,
+)
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._reporting.tables import message, screen
 
 ARGUMENTS = ("group", "planned", "json", "markdown", "commands", "fail_on_changes", "display", "only_validate")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no types
-    """Show what a run changed or would change. It runs on the controller; the files that it writes are no part of the cloud, so check mode is no different."""
+    """Show what a run changed or would change.
+
+    It runs on the controller; the files that it writes are no part of the cloud, so check mode is no different.
+    """
 
     TRANSFERS_FILES = False
     _requires_connection = False
@@ -40,7 +64,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             arguments = plain(self._task.args)
             check_arguments(arguments, ARGUMENTS)
             planned, commands, fail, display, only = (
-                _flag(arguments, key, key == "display") for key in ("planned", "commands", "fail_on_changes", "display", "only_validate")
+                _flag(arguments, key, key == "display")
+                for key in ("planned", "commands", "fail_on_changes", "display", "only_validate")
             )
             paths = _paths(arguments)
             if only:
@@ -54,12 +79,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
         except ComputeError as error:
             result.update(failed=True, msg=message(error))
             return result
-        lines = plan_lines(changes, commands) if planned else [*warnings(changes)[len(changes.missing) :], summary_line(changes, bool(self._task.check_mode))]
+        lines = (
+            plan_lines(changes, commands)
+            if planned
+            else [*warnings(changes)[len(changes.missing) :], summary_line(changes, bool(self._task.check_mode))]
+        )
         if display:
             self._display.display(screen(lines))
         if fail and changes.changes:
             # All of it stands above already, and in the files: only the sentence here.
-            result.update(failed=True, msg=f"The cloud is not as it is declared. {totals_line(changes, True)} Run ikcloud.compute.site to make it so.")
+            result.update(
+                failed=True,
+                msg=(
+                    f"The cloud is not as it is declared. {totals_line(changes, True)} Run ikcloud.compute.site to make"
+                    " it so."
+                ),
+            )
             return result
         # Whether the cloud differs is in `differs`; the task itself changes nothing.
         result.update({**changes.as_data(), "changed": False}, text="\n".join(lines), differs=bool(changes.changes))
@@ -123,7 +158,10 @@ def _gather(arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Chang
 
 def _machines(arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, object]:
     """Give what tells machines apart, of the nodes that were read in this run."""
-    infos = {name: result_of(host_vars(name, task_vars), "compute_node_info", "node") for name in group_hosts(arguments, task_vars)}
+    infos = {
+        name: result_of(host_vars(name, task_vars), "compute_node_info", "node")
+        for name in group_hosts(arguments, task_vars)
+    }
     return {name: mapping(info).get("machine") for name, info in infos.items()}
 
 

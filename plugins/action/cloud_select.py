@@ -10,12 +10,23 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError, raise_all
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import check_arguments, group_hosts, host_vars, plain, read_run, result_of
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.reachability import same_machines
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import shown
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import message, screen
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.select import select, snapshots_table, words_of
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError, raise_all
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._controller.selection import (
+    select,
+    snapshots_table,
+    words_of,
+)
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._controller.task_vars import (
+    check_arguments,
+    group_hosts,
+    host_vars,
+    plain,
+    read_run,
+    result_of,
+)
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._declaration.reachability import same_machines
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._declaration.reader import shown
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._reporting.tables import message, screen
 
 ARGUMENTS = ("instances", "group", "instance_info", "snapshots")
 
@@ -39,12 +50,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             registered = arguments.get("instance_info") or "compute_instance_info"
             if not isinstance(registered, str):
                 raise ComputeError(f"instance_info: {shown(registered)} is not the name of a registered variable.")
-            nodes = {name: result_of(host_vars(name, task_vars), registered, "instances") for name in group_hosts(arguments, task_vars)}
-            raise_all(same_machines({name: result_of(host_vars(name, task_vars), registered, "machine") for name in nodes}))
+            nodes = {
+                name: result_of(host_vars(name, task_vars), registered, "instances")
+                for name in group_hosts(arguments, task_vars)
+            }
+            raise_all(
+                same_machines({name: result_of(host_vars(name, task_vars), registered, "machine") for name in nodes})
+            )
             show = boolean(arguments.get("snapshots", False), strict=False)
             given = arguments.get("instances")
             every = show and not words_of(given or "")
-            selected = {node: [entry["name"] for entry in found or []] for node, found in nodes.items()} if every else select(given or "", nodes)
+            selected = (
+                {node: [entry["name"] for entry in found or []] for node, found in nodes.items()}
+                if every
+                else select(given or "", nodes)
+            )
         except ComputeError as error:
             result.update(failed=True, msg=message(error))
             return result

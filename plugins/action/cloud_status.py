@@ -10,9 +10,8 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.plugin_utils import ip
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import (
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._controller.task_vars import (
     check_arguments,
     group_hosts,
     host_vars,
@@ -22,16 +21,26 @@ from ansible_collections.ikcloud.compute.plugins.plugin_utils.controller import 
     underlay_address,
     written_vars,
 )
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import parse
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.reader import shown
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.report import message, screen
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.ssh import target
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.status import NodeState, make_status
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._declaration import ip
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._declaration.declaration import parse
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._declaration.reader import shown
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._reporting.ssh import target
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._reporting.status import NodeState, make_status
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._reporting.tables import message, screen
 
 VARIABLES = (
-    "ansible_host", "ansible_ssh_host", "ansible_port", "ansible_ssh_port", "ansible_user", "ansible_ssh_user", "ansible_connection",
-    "ansible_ssh_private_key_file", "ansible_private_key_file", "ansible_ssh_common_args", "ansible_ssh_extra_args",
-)  # fmt: skip
+    "ansible_host",
+    "ansible_ssh_host",
+    "ansible_port",
+    "ansible_ssh_port",
+    "ansible_user",
+    "ansible_ssh_user",
+    "ansible_connection",
+    "ansible_ssh_private_key_file",
+    "ansible_private_key_file",
+    "ansible_ssh_common_args",
+    "ansible_ssh_extra_args",
+)
 ARGUMENTS = ("group", "node_info", "instance_info", "width", "display")
 
 
@@ -58,7 +67,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
         except ComputeError as error:
             result.update(failed=True, msg=message(error))
             return result
-        cloud, _problems = parse(declaration, [node.name for node in nodes])  # what is wrong there is for cloud_plan to say
+        cloud, _problems = parse(
+            declaration, [node.name for node in nodes]
+        )  # what is wrong there is for cloud_plan to say
         planned = result_of(task_vars, "cloud_plan", "instances")
         status = make_status(cloud, nodes, planned if isinstance(planned, dict) else None)
         lines = status.text(width)

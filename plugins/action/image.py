@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The action plugin of image: shows how far downloads have come. What is done is the module's affair alone.
 
-Where an image has a URL, the module is first run in check mode. When it has nothing to do, that was all: one call to the node. When it
-is to download something, it is run in the background (Ansible's own async), and a line of shell asks every second what has come so far:
-the sizes of the files on the node's disk.
+Where an image has a URL, the module is first run in check mode. When it has nothing to do, that was all: one call to
+the node. When it is to download something, it is run in the background (Ansible's own async), and a line of shell asks
+every second what has come so far: the sizes of the files on the node's disk.
 """
 
 from __future__ import annotations
@@ -19,14 +19,23 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_ROOT, Layout, root_problem
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.progress import Progress, read_parts
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import DEFAULT_ROOT, Layout, root_problem
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._reporting.progress import Progress, read_parts
 
 MODULE = "ikcloud.compute.image"
 LIMIT = 24 * 3600  # seconds that a run in the background may take
 POLL = 1.0  # seconds between two looks at the node
 # What async_status adds to the module's own result.
-_ASYNC_KEYS = ("ansible_job_id", "results_file", "started", "finished", "stdout", "stdout_lines", "stderr", "stderr_lines")
+_ASYNC_KEYS = (
+    "ansible_job_id",
+    "results_file",
+    "started",
+    "finished",
+    "stdout",
+    "stdout_lines",
+    "stderr",
+    "stderr_lines",
+)
 
 display = Display()
 
@@ -93,23 +102,36 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core has no typ
             for line in progress.lines(parts, time.monotonic()):
                 display.display(line)
         arguments = {"jid": job["ansible_job_id"], "_async_dir": posixpath.dirname(job["results_file"])}
-        status = self._execute_module(module_name="ansible.legacy.async_status", module_args={**arguments, "mode": "status"}, task_vars=task_vars)
+        status = self._execute_module(
+            module_name="ansible.legacy.async_status", module_args={**arguments, "mode": "status"}, task_vars=task_vars
+        )
         if not status.get("finished"):
-            return {"failed": True, "msg": "The module ended without a result; it was killed on the node. Run again: downloads go on where they were."}
-        self._execute_module(module_name="ansible.legacy.async_status", module_args={**arguments, "mode": "cleanup"}, task_vars=task_vars)
+            return {
+                "failed": True,
+                "msg": (
+                    "The module ended without a result; it was killed on the node. Run again: downloads go on where"
+                    " they were."
+                ),
+            }
+        self._execute_module(
+            module_name="ansible.legacy.async_status", module_args={**arguments, "mode": "cleanup"}, task_vars=task_vars
+        )
         return {key: value for key, value in status.items() if key not in _ASYNC_KEYS}
 
     def _look(self, results: str, job: str, folder: str) -> tuple[bool | None, dict[str, tuple[int, int | None]]]:
         """Look at the node once.
 
-        :returns: Whether the module still runs (None when it has ended with a result), and what has come of each download.
+        :returns: Whether the module still runs (None when it has ended with a result), and what has come of each
+            download.
         """
-        # An argument of the wrapper is the job's name without the number that it adds itself; no argument of this shell or of grep is just that.
+        # An argument of the wrapper is the job's name without the number that it adds itself; no argument of this shell
+        # or of grep is just that.
         name = job.partition(".")[0]
         script = (
-            f"head -c 400 {shlex.quote(results)}; echo; echo ==; grep -lsaz {shlex.quote(f'^{name}$')} /proc/[0-9]*/cmdline | head -n 1; echo ==; "
-            f"cd {shlex.quote(folder or '/nonexistent')} 2>/dev/null && for part in .*.img.part; do "
-            '[ -f "$part" ] && echo "$part $(stat -c %s "$part") $(sed -n \'s/.*"total": \\([0-9]\\{1,\\}\\).*/\\1/p\' "$part.json" 2>/dev/null)"; done; true'
+            f"head -c 400 {shlex.quote(results)}; echo; echo ==; grep -lsaz {shlex.quote(f'^{name}$')}"
+            f" /proc/[0-9]*/cmdline | head -n 1; echo ==; cd {shlex.quote(folder or '/nonexistent')} 2>/dev/null && for"
+            ' part in .*.img.part; do [ -f "$part" ] && echo "$part $(stat -c %s "$part") $(sed -n'
+            ' \'s/.*"total": \\([0-9]\\{1,\\}\\).*/\\1/p\' "$part.json" 2>/dev/null)"; done; true'
         )
         said = self._low_level_execute_command(script, sudoable=True)
         # An SSH connection with a terminal ends lines its own way.

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.seal import SealingAction
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._controller.seal import SealingAction
 
 
 class ActionModule(SealingAction):

@@ -12,7 +12,8 @@ class ModuleDocFragment:
 options:
   root:
     description:
-      - The folder that holds everything of the compute service on the node, in the layout of C(lib/images), C(lib/volumes),
+      - The folder that holds everything of the compute service on the node, in the layout of C(lib/images),
+        C(lib/volumes),
         C(run/instances) and C(run/networks).
     type: path
     default: /var/lib/compute-service
@@ -35,7 +36,8 @@ attributes:
 options:
   state:
     description:
-      - V(present) makes the listed items as they are declared; V(absent) removes them, and only their names are looked at.
+      - V(present) makes the listed items as they are declared; V(absent) removes them, and only
+        their names are looked at.
     type: str
     choices: [present, absent]
     default: present

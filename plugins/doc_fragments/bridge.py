@@ -31,13 +31,15 @@ options:
         default: 1450
       addresses:
         description:
-          - The bridge's own addresses with prefix length, exactly these. The first node of a network has the gateway address here.
+          - The bridge's own addresses with prefix length, exactly these. The first node of a network has the gateway
+            address here.
           - They are added and removed live.
         type: list
         elements: str
         default: []
       labels:
-        description: What else is to be known of its network; kept in its file and read by M(ikcloud.compute.node_info), without a meaning here.
+        description: What else is to be known of its network; kept in its file and read by M(ikcloud.compute.node_info),
+          without a meaning here.
         type: dict
         default: {}
 """

@@ -29,11 +29,13 @@ options:
       remote:
         description:
           - The IPv4 or IPv6 addresses of the other ends in the underlay. Required with C(state=present).
-          - Exactly one with O(tunnels[].encapsulation=geneve). A kernel has one VXLAN link for each VNI, so all its remotes are listed there.
+          - Exactly one with O(tunnels[].encapsulation=geneve). A kernel has one VXLAN link for each VNI, so all its
+            remotes are listed there.
         type: list
         elements: str
       bridge:
-        description: The bridge that the link is a port of. Required with C(state=present). M(ikcloud.compute.bridge) makes it.
+        description: The bridge that the link is a port of. Required with C(state=present). M(ikcloud.compute.bridge)
+          makes it.
         type: str
       mtu:
         description: The MTU in bytes, the same as the bridge's.

@@ -27,9 +27,12 @@ options:
         type: str
       cpu:
         description:
-          - Virtual processors. More are plugged in while it runs, as far as O(instances[].cpu_max) goes; fewer take a restart.
-          - A guest may have to bring a new processor online itself, by C(echo 1 >/sys/devices/system/cpu/cpu1/online) or a rule of udev.
-            A recent Linux takes none without KVM before the next restart. A run warns of processors that the guest has not started.
+          - Virtual processors. More are plugged in while it runs, as far as O(instances[].cpu_max) goes; fewer take a
+            restart.
+          - A guest may have to bring a new processor online itself, by C(echo 1 >/sys/devices/system/cpu/cpu1/online)
+            or a rule of udev.
+            A recent Linux takes none without KVM before the next restart. A run warns of processors that the guest has
+              not started.
         type: int
         default: 1
       cpu_max:
@@ -46,9 +49,12 @@ options:
         default: 1024
       memory_max:
         description:
-          - Up to how many MiB O(instances[].memory) can grow without a restart. The guest boots with all of it, and gives back what is beyond
-            O(instances[].memory) when its balloon driver (Linux has one) has started; a guest without one keeps all of it.
-          - By default what the QEMU that runs has, if that is enough, else O(instances[].memory), so that nothing is promised that is not declared.
+          - Up to how many MiB O(instances[].memory) can grow without a restart. The guest boots with all of it, and
+            gives back what is beyond
+            O(instances[].memory) when its balloon driver (Linux has one) has started; a guest without one keeps all of
+              it.
+          - By default what the QEMU that runs has, if that is enough, else O(instances[].memory), so that nothing is
+            promised that is not declared.
           - Declared, a change takes a restart.
         type: int
       volume:
@@ -60,13 +66,15 @@ options:
         choices: [qcow2, raw]
         default: qcow2
       seed:
-        description: Whether it has a cloud-init seed, C(lib/volumes/compute-<id>-seed.img) below O(root) (see M(ikcloud.compute.seed)).
+        description: Whether it has a cloud-init seed, C(lib/volumes/compute-<id>-seed.img) below O(root) (see
+          M(ikcloud.compute.seed)).
         type: bool
         default: true
       volumes:
         description:
           - More disks, 16 at most. They come and go while the instance runs, if the guest lets go of them.
-          - Under O(instances[].supervisor=systemd) one outside C(lib/volumes) takes a restart, for the unit's sandbox stands from its start on.
+          - Under O(instances[].supervisor=systemd) one outside C(lib/volumes) takes a restart, for the unit's sandbox
+            stands from its start on.
         type: list
         elements: dict
         default: []
@@ -74,7 +82,8 @@ options:
           name:
             description:
               - A volume of M(ikcloud.compute.volume).
-              - The guest knows it by this name, as C(/dev/disk/by-id/virtio-NAME), whatever else comes and goes (of a name with more than 20 characters by the
+              - The guest knows it by this name, as C(/dev/disk/by-id/virtio-NAME), whatever else comes and goes (of a
+                name with more than 20 characters by the
                 first 11, C(-), and 8 digits).
             type: str
           path:
@@ -88,7 +97,8 @@ options:
       nics:
         description:
           - Network cards, in order, told apart by their MAC address.
-          - Those of type V(tap), or V(user) without forwards, come while the instance runs; any go, if the guest lets go of them. What else changes of a
+          - Those of type V(tap), or V(user) without forwards, come while the instance runs; any go, if the guest lets
+            go of them. What else changes of a
             card takes a restart.
         type: list
         elements: dict
@@ -103,7 +113,8 @@ options:
             choices: [tap, user, socket]
             default: tap
           tap:
-            description: The link's name. By default C(vnet-<id>) for the first card, and C(vnet-) with digits of its own for others.
+            description: The link's name. By default C(vnet-<id>) for the first card, and C(vnet-) with digits of its
+              own for others.
             type: str
           mac:
             description: The MAC address, in lower case. Derived from the name by default.
@@ -117,13 +128,15 @@ options:
             elements: str
             default: []
           local:
-            description: For V(socket), our end, as C(127.0.0.1:23101); with O(instances[].nics[].mcast) only the address to send from, by default C(127.0.0.1).
+            description: For V(socket), our end, as C(127.0.0.1:23101); with O(instances[].nics[].mcast) only the
+              address to send from, by default C(127.0.0.1).
             type: str
           remote:
             description: For V(socket), the other end, as C(127.0.0.1:23102).
             type: str
           mcast:
-            description: For V(socket), instead of O(instances[].nics[].remote), a multicast group that any number share, as C(230.0.0.1:23100).
+            description: For V(socket), instead of O(instances[].nics[].remote), a multicast group that any number
+              share, as C(230.0.0.1:23100).
             type: str
       accel:
         description:
@@ -137,7 +150,8 @@ options:
         type: str
       vnc:
         description:
-          - V(socket) has the screen at C(vnc.sock) in the folder, for those who may enter it. Root has C(run/vnc) for that.
+          - V(socket) has the screen at C(vnc.sock) in the folder, for those who may enter it. Root has C(run/vnc) for
+            that.
           - V(loopback) has it at C(127.0.0.1), for every user of the node. It has no password.
         type: str
         choices: [socket, loopback, none]
@@ -191,15 +205,18 @@ options:
   restart_serial:
     description:
       - How many instances at most are restarted at a time; 0 for all at once.
-      - The next one follows when QEMU runs and the guest is up, as far as that can be told. What answered before the restart (its guest agent, or one of the
-        C(addresses) in its O(instances[].labels), which are asked for on its taps, in the order of its cards) has to answer again within 600 seconds.
+      - The next one follows when QEMU runs and the guest is up, as far as that can be told. What answered before the
+        restart (its guest agent, or one of the
+        C(addresses) in its O(instances[].labels), which are asked for on its taps, in the order of its cards) has to
+          answer again within 600 seconds.
       - After one that goes wrong no other is restarted.
     type: int
     default: 1
 """
     PROTECTED = r"""
   remove_protected:
-    description: Remove instances, too, whose O(instances[].labels) say C(protect). Without it that is an error, and nothing is removed.
+    description: Remove instances, too, whose O(instances[].labels) say C(protect). Without it that is an error, and
+      nothing is removed.
     type: bool
     default: false
 """

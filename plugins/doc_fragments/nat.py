@@ -24,7 +24,8 @@ options:
         description: 8 hex digits, for the name of the table. Required with C(state=present).
         type: str
       bridge:
-        description: The network's bridge on this node. Required with C(state=present). M(ikcloud.compute.bridge) makes it.
+        description: The network's bridge on this node. Required with C(state=present). M(ikcloud.compute.bridge) makes
+          it.
         type: str
       cidr:
         description: The network's IPv4 addresses, such as V(192.0.2.0/24). Required with C(state=present).
@@ -35,10 +36,13 @@ options:
       masquerade:
         description:
           - Whether the network has a way out, behind the address of the uplink.
-          - With V(false) nothing is forwarded from or to it. It is only kept apart from other networks and from the node.
+          - With V(false) nothing is forwarded from or to it. It is only kept apart from other networks and from the
+            node.
         type: bool
         default: true
 """
 
     DOCUMENTATION: str = LIST
-    NODE: str = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1).replace("  networks:", "  nats:", 1)
+    NODE: str = LIST.replace("    required: true\n    suboptions:", "    suboptions:", 1).replace(
+        "  networks:", "  nats:", 1
+    )

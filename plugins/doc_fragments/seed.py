@@ -34,17 +34,21 @@ options:
         default: []
       password_hash:
         description:
-          - The hash of a password for the user at the console, as C(openssl passwd -6) prints it. Without one there is no password.
+          - The hash of a password for the user at the console, as C(openssl passwd -6) prints it. Without one there is
+            no password.
           - It does not open SSH.
           - It is a secret, as O(seeds[].user_data) is.
         type: str
       user_data:
         description:
-          - A dictionary is merged over the user-data that the collection writes, key by key. In C(users) an entry with the name of O(seeds[].user)
+          - A dictionary is merged over the user-data that the collection writes, key by key. In C(users) an entry with
+            the name of O(seeds[].user)
             is merged over that user, and further ones are added; any other list replaces ours.
-          - Text that begins with V(#cloud-config), V(#!), V(#include) or another of cloud-init's heads replaces the collection's user-data;
+          - Text that begins with V(#cloud-config), V(#!), V(#include) or another of cloud-init's heads replaces the
+            collection's user-data;
             then O(seeds[].user), O(seeds[].ssh_keys) and O(seeds[].password_hash) are not looked at.
-          - It is a secret. It stands neither in the node's journal nor in what the module returns, also in check mode, with C(--diff) and with C(-vvv).
+          - It is a secret. It stands neither in the node's journal nor in what the module returns, also in check mode,
+            with C(--diff) and with C(-vvv).
         type: raw
       nics:
         description: The guest's network cards.
@@ -73,7 +77,8 @@ options:
             type: int
       instance_id:
         description:
-          - What cloud-init tells a new instance by. Another one has the guest run its first boot again, making its SSH host keys anew.
+          - What cloud-init tells a new instance by. Another one has the guest run its first boot again, making its SSH
+            host keys anew.
           - By default the one that an existing seed has, otherwise V(iid-) and the instance's id.
         type: str
 """
@@ -86,14 +91,17 @@ options:
     type: str
   rebuild:
     description:
-      - Names of listed seeds that get the next instance-id, so that the guest takes itself for a new one. C(iid-af95e879) is followed by C(iid-af95e879-2).
-      - The seed itself keeps it, so that later runs without this option leave it as it is. Where O(seeds[].instance_id) is given, that counts.
+      - Names of listed seeds that get the next instance-id, so that the guest takes itself for a new one.
+        C(iid-af95e879) is followed by C(iid-af95e879-2).
+      - The seed itself keeps it, so that later runs without this option leave it as it is. Where
+        O(seeds[].instance_id) is given, that counts.
     type: list
     elements: str
     default: []
   owner:
     description:
-      - The user that QEMU runs as. The seeds are root's, for this user's group to read; the instances' folders belong to this user.
+      - The user that QEMU runs as. The seeds are root's, for this user's group to read; the instances'
+        folders belong to this user.
       - Not looked at when the module does not run as root, or when it is empty.
     type: str
     default: compute-service

@@ -21,7 +21,8 @@ options:
         type: str
         required: true
       bridge:
-        description: The bridge that the tap is a port of. Required with C(state=present). M(ikcloud.compute.bridge) makes it.
+        description: The bridge that the tap is a port of. Required with C(state=present). M(ikcloud.compute.bridge)
+          makes it.
         type: str
       mtu:
         description: The MTU in bytes, the same as the bridge's.

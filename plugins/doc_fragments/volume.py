@@ -17,11 +17,13 @@ options:
     required: true
     suboptions:
       name:
-        description: C(compute-) and the instance's id for an instance's own disk, or a name of your choice for a data volume.
+        description: C(compute-) and the instance's id for an instance's own disk, or a name of your choice for a data
+          volume.
         type: str
         required: true
       image:
-        description: The name of the base image, as M(ikcloud.compute.image) put it into C(lib/images). An empty volume when not given.
+        description: The name of the base image, as M(ikcloud.compute.image) put it into C(lib/images). An empty volume
+          when not given.
         type: str
       image_format:
         description: The format of the base image.
@@ -30,8 +32,10 @@ options:
         default: qcow2
       size:
         description:
-          - The size that the guest sees, such as V(10G), V(10GB) or V(1.5 GiB), where K, M, G and T are powers of 1024, or in bytes.
-          - When not given, that of the image, and an existing volume stays as large as it is. Needed when there is no O(volumes[].image).
+          - The size that the guest sees, such as V(10G), V(10GB) or V(1.5 GiB), where K, M, G and T are powers of 1024,
+            or in bytes.
+          - When not given, that of the image, and an existing volume stays as large as it is. Needed when there is no
+            O(volumes[].image).
         type: str
       copy:
         description:
@@ -44,12 +48,14 @@ options:
     ASIDE = r"""
   aside:
     description:
-      - Move volumes that are to be removed into C(lib/volumes/kept), with the time in their names, rather than remove them.
+      - Move volumes that are to be removed into C(lib/volumes/kept), with the time in their names, rather than remove
+        them.
       - Their images have to stay as long as these do, and M(ikcloud.compute.image) sees to it.
     type: bool
     default: false
   aside_names:
-    description: What to begin the names of these files with, by volume; such as the name of the instance whose disk it was.
+    description: What to begin the names of these files with, by volume; such as the name of the instance whose disk it
+      was.
     type: dict
     default: {}
 """
@@ -57,7 +63,8 @@ options:
     REBUILD = r"""
   rebuild:
     description:
-      - Names of listed volumes that are made anew, with nothing of what they hold; their former files are removed, or kept as O(aside) says.
+      - Names of listed volumes that are made anew, with nothing of what they hold; their former files are removed, or
+        kept as O(aside) says.
       - A QEMU that runs goes on with the former file until it is restarted.
     type: list
     elements: str

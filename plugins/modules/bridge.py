@@ -15,8 +15,10 @@ description:
   - The whole list is read by one C(ip) process and changed by one C(ip -batch), whatever its length.
   - A file in C(run/networks) below O(root) holds the lines that make the bridge, for C(ip -batch) and a person to read.
     C(compute-networks.service) replays the files after a reboot. This module installs that unit on a node with systemd.
-  - A bridge of ours carries its network in its ifalias. A link of the same name without that mark is never touched; it is an error.
-  - A bridge with an address has a MAC address that follows from its name and its first address, so that guests find their gateway
+  - A bridge of ours carries its network in its ifalias. A link of the same name without that mark is never touched; it
+    is an error.
+  - A bridge with an address has a MAC address that follows from its name and its first address, so that guests find
+    their gateway
     when ports come and go.
 extends_documentation_fragment:
   - ikcloud.compute.batch
@@ -67,7 +69,8 @@ after:
   type: dict
   sample: {br-gnv-fc814e42: {network: blue, mtu: 1450, addresses: [192.0.2.1/24], up: true}}
 commands:
-  description: The exact commands, in order, as a person would type them; in check mode those that the next run executes.
+  description: The exact commands, in order, as a person would type them; in check mode those that the next run
+    executes.
   returned: success
   type: list
   elements: str
@@ -83,7 +86,8 @@ results:
     name: {description: The item's name., type: str, returned: always}
     action: {description: "C(none), C(create), C(update) or C(delete).", type: str, returned: always}
     changed: {description: Whether it was changed., type: bool, returned: always}
-    effect: {description: "C(none), C(create), C(live), C(restart), C(rebuild) or C(destroy).", type: str, returned: always}
+    effect: {description: "C(none), C(create), C(live), C(restart), C(rebuild) or C(destroy).", type: str, returned:
+      always}
     reasons: {description: What differed., type: list, elements: str, returned: always}
     restart_required: {description: Whether a change waits for a restart., type: bool, returned: always}
     restart_reason: {description: Why a restart is needed., type: str, returned: always}
@@ -98,13 +102,13 @@ diff:
   sample: []
 """
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine
-from ansible_collections.ikcloud.compute.plugins.module_utils.bridge_kind import Bridge
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import reconcile
+from ansible_collections.ikcloud.compute.plugins.module_utils._network.bridge import BridgeResource
 
 
 def main() -> None:
     """Run the module."""
-    engine.main(Bridge)
+    reconcile.main(BridgeResource)
 
 
 if __name__ == "__main__":

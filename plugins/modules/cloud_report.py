@@ -14,9 +14,11 @@ version_added: 0.1.0
 author:
   - ikcloud.compute authors (@ikcloud)
 description:
-  - Gathers what the tasks of this collection's roles registered on all nodes, and shows an entry for each change of a resource, with its reason,
+  - Gathers what the tasks of this collection's roles registered on all nodes, and shows an entry for each change of a
+    resource, with its reason,
     and their totals.
-  - It runs on the controller, once for all nodes, connects to none, and changes nothing but the files that it is told to write.
+  - It runs on the controller, once for all nodes, connects to none, and changes nothing but the files that it is told
+    to write.
   - The playbook C(ikcloud.compute.plan) runs the tasks of C(ikcloud.compute.site) in check mode and ends with it.
 options:
   group:
@@ -31,7 +33,8 @@ options:
     description: Also write all of it as JSON into this file on the controller. Its folder must be there.
     type: path
   markdown:
-    description: Also write it as Markdown, for a comment on a merge request, into this file on the controller. Its folder must be there.
+    description: Also write it as Markdown, for a comment on a merge request, into this file on the controller. Its
+      folder must be there.
     type: path
   commands:
     description: Whether to show the commands too. They are always in the files.
@@ -39,7 +42,8 @@ options:
     default: false
   fail_on_changes:
     description:
-      - Fail when there is anything to change, after showing and writing it, so that a pipeline notices a cloud that is not as it is declared.
+      - Fail when there is anything to change, after showing and writing it, so that a pipeline notices a cloud that is
+        not as it is declared.
       - A restart that is only pending is no change; it is in the totals.
     type: bool
     default: false
@@ -49,7 +53,8 @@ options:
     default: true
   only_validate:
     description:
-      - Only look whether the other options can be used, and in a playbook of this collection what its run is given, and do nothing else.
+      - Only look whether the other options can be used, and in a playbook of this collection what its run is given, and
+        do nothing else.
       - Where nodes were read before, one machine under two names is refused.
     type: bool
     default: false
@@ -98,7 +103,8 @@ differs:
   returned: success
   type: bool
 totals:
-  description: The number of entries by kind of change, C(create), C(live), C(restart), C(rebuild), C(destroy), and C(pending) for restarts that wait.
+  description: The number of entries by kind of change, C(create), C(live), C(restart), C(rebuild), C(destroy), and
+    C(pending) for restarts that wait.
   returned: success
   type: dict
   sample: {create: 2, live: 0, restart: 0, rebuild: 0, destroy: 0, pending: 0}

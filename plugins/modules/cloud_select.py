@@ -3,7 +3,8 @@
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# An action plugin: the code is in plugins/action/cloud_select.py and plugins/plugin_utils/select.py, and runs on the controller.
+# An action plugin: the code is in plugins/action/cloud_select.py and plugins/plugin_utils/_controller/selection.py, and
+# runs on the controller.
 
 from __future__ import annotations
 
@@ -14,8 +15,10 @@ version_added: 0.1.0
 author:
   - ikcloud.compute authors (@ikcloud)
 description:
-  - Takes the names that a person gave and says which node has which of these instances. What is not there is one error, which names what is.
-  - The playbooks C(ikcloud.compute.start), C(stop), C(reboot), C(pause), C(resume), C(snapshot), C(snapshots), C(snapshot_revert), C(snapshot_delete),
+  - Takes the names that a person gave and says which node has which of these instances. What is not there is one error,
+    which names what is.
+  - The playbooks C(ikcloud.compute.start), C(stop), C(reboot), C(pause), C(resume), C(snapshot), C(snapshots),
+    C(snapshot_revert), C(snapshot_delete),
     C(backup) and C(restore) begin with it.
   - It runs on the controller, once for all nodes, connects to none and changes nothing.
 notes:
@@ -23,7 +26,8 @@ notes:
 options:
   instances:
     description:
-      - Names, 8 hex digits that stand for one, or patterns such as C(web-*), each of which has to match something. A list, or a text with commas.
+      - Names, 8 hex digits that stand for one, or patterns such as C(web-*), each of which has to match something. A
+        list, or a text with commas.
       - Required unless O(snapshots=true), which then takes all.
     type: raw
   group:

@@ -11,13 +11,17 @@ short_description: GENEVE or VXLAN tunnels that join a network's bridges across 
 version_added: 0.1.0
 author: ikcloud.compute authors (@ikcloud)
 description:
-  - Makes tunnel links and joins them to a bridge, so that instances on several nodes share one network over an IP underlay.
+  - Makes tunnel links and joins them to a bridge, so that instances on several nodes share one network over an IP
+    underlay.
   - GENEVE links of the kernel are point to point, so a network over N nodes has N-1 of them on each node.
-    The tunnel ports of a bridge are isolated from each other before they go up, since a full mesh on plain bridges is a loop.
-  - What the kernel can't change in place (VNI, port, remote, encapsulation) is changed by deleting the link and making it anew,
+    The tunnel ports of a bridge are isolated from each other before they go up, since a full mesh on plain bridges is a
+      loop.
+  - What the kernel can't change in place (VNI, port, remote, encapsulation) is changed by deleting the link and making
+    it anew,
     which interrupts that network between the two nodes for a moment. RV(results[].reasons) says so.
   - A tunnel of ours that is not listed, and is in the way since it has the same VNI, port and remote, is replaced.
-  - A file in C(run/networks) below O(root) holds the lines that make the link; C(compute-networks.service) replays it after a reboot.
+  - A file in C(run/networks) below O(root) holds the lines that make the link; C(compute-networks.service) replays it
+    after a reboot.
 extends_documentation_fragment:
   - ikcloud.compute.batch
   - ikcloud.compute.geneve_tunnel
@@ -73,9 +77,11 @@ after:
   type: dict
   sample:
     gnv-0d5e8a1c:
-      {network: blue, encapsulation: geneve, vni: 88, remote: [192.0.2.102], port: 6081, bridge: br-gnv-fc814e42, isolated: true, mtu: 1450, up: true}
+      {network: blue, encapsulation: geneve, vni: 88, remote: [192.0.2.102], port: 6081, bridge: br-gnv-fc814e42,
+        isolated: true, mtu: 1450, up: true}
 commands:
-  description: The exact commands, in order, as a person would type them; in check mode those that the next run executes.
+  description: The exact commands, in order, as a person would type them; in check mode those that the next run
+    executes.
   returned: success
   type: list
   elements: str
@@ -91,7 +97,8 @@ results:
     name: {description: The item's name., type: str, returned: always}
     action: {description: "C(none), C(create), C(update) or C(delete).", type: str, returned: always}
     changed: {description: Whether it was changed., type: bool, returned: always}
-    effect: {description: "C(none), C(create), C(live), C(restart), C(rebuild) or C(destroy).", type: str, returned: always}
+    effect: {description: "C(none), C(create), C(live), C(restart), C(rebuild) or C(destroy).", type: str, returned:
+      always}
     reasons: {description: What differed., type: list, elements: str, returned: always}
     restart_required: {description: Whether a change waits for a restart., type: bool, returned: always}
     restart_reason: {description: Why a restart is needed., type: str, returned: always}
@@ -106,13 +113,13 @@ diff:
   sample: []
 """
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine
-from ansible_collections.ikcloud.compute.plugins.module_utils.geneve_tunnel_kind import Tunnel
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import reconcile
+from ansible_collections.ikcloud.compute.plugins.module_utils._network.tunnel import TunnelResource
 
 
 def main() -> None:
     """Run the module."""
-    engine.main(Tunnel)
+    reconcile.main(TunnelResource)
 
 
 if __name__ == "__main__":

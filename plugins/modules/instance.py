@@ -11,20 +11,28 @@ short_description: Run virtual machines with QEMU
 version_added: 0.1.0
 author: ikcloud.compute authors (@ikcloud)
 description:
-  - Keeps a list of instances as declared. Each has a folder C(run/instances/compute-<id>) with the scripts C(start), which is its whole
+  - Keeps a list of instances as declared. Each has a folder C(run/instances/compute-<id>) with the scripts C(start),
+    which is its whole
     QEMU command to read and to run by hand, and C(stop), which presses its power button and waits.
-  - By default systemd runs each instance in the foreground as an unprivileged user, starts it again when QEMU dies, and starts it at
+  - By default systemd runs each instance in the foreground as an unprivileged user, starts it again when QEMU dies, and
+    starts it at
     boot. An instance that was powered off from inside stays off until the next run of this module.
-  - On a machine without systemd, or for a user other than root, O(instances[].supervisor=none) starts the same command with
+  - On a machine without systemd, or for a user other than root, O(instances[].supervisor=none) starts the same command
+    with
     C(-daemonize).
-  - What is declared is compared with what the running QEMU says over QMP, so that what was changed by hand is seen and mended.
-  - Memory, processors, network cards and further disks change while the instance runs. What else differs is written down at once, and takes effect
+  - What is declared is compared with what the running QEMU says over QMP, so that what was changed by hand is seen and
+    mended.
+  - Memory, processors, network cards and further disks change while the instance runs. What else differs is written
+    down at once, and takes effect
     with the next start of the instance. Until then the result has RV(results[].restart_required). See O(restart).
-  - The script C(qmp) in the folder has QEMU do one command of its control protocol, such as C(qmp query-status). It is how a person makes the
+  - The script C(qmp) in the folder has QEMU do one command of its control protocol, such as C(qmp query-status). It is
+    how a person makes the
     changes that RV(commands) lists, as the user whom the folder belongs to. Root has C(run/qmp), C(run/console) and
     C(run/vnc) for that, by the instance's name; what stands in the folder QEMU's user could have replaced.
-  - The guest's serial console is logged to C(console.log) in the folder. With systemd a timer cuts the log each minute to its last
-    256 KiB when it has more than 1 MiB; so it holds at most 1 MiB and what a guest says within a minute. Without systemd nothing
+  - The guest's serial console is logged to C(console.log) in the folder. With systemd a timer cuts the log each minute
+    to its last
+    256 KiB when it has more than 1 MiB; so it holds at most 1 MiB and what a guest says within a minute. Without
+      systemd nothing
     bounds it.
   - Removing an instance removes its folder, not its volumes (see M(ikcloud.compute.volume)).
 extends_documentation_fragment:
@@ -100,13 +108,15 @@ after:
   type: dict
   sample: {"web-1": {"id": "4fd66e29", "cpu": 2, "memory": 4096, "accel": "kvm", "power": "running"}}
 commands:
-  description: The commands that make the change, in their order, as a person would type them. In check mode they are those that the real run executes.
+  description: The commands that make the change, in their order, as a person would type them. In check mode they are
+    those that the real run executes.
   returned: success
   type: list
   elements: str
   sample: ["systemctl start compute-instance@4fd66e29.service"]
 results:
-  description: An entry for each instance, and one named C(compute-instance@.service) if what they share (systemd's units, what starts at boot) changes.
+  description: An entry for each instance, and one named C(compute-instance@.service) if what they share (systemd's
+    units, what starts at boot) changes.
   returned: success
   type: list
   elements: dict
@@ -143,13 +153,13 @@ diff:
   elements: dict
 """
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.resource import InstanceResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import reconcile
 
 
 def main() -> None:
     """Run the module."""
-    engine.main(InstanceKind)
+    reconcile.main(InstanceResource)
 
 
 if __name__ == "__main__":

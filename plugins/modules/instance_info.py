@@ -59,7 +59,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 machine:
-  description: A digest of machine id and boot id, the same for two names of one machine; null where the node does not say.
+  description: A digest of machine id and boot id, the same for two names of one machine; null where the node does not
+    say.
   returned: success
   type: str
 instances:
@@ -82,10 +83,12 @@ instances:
       type: list
       elements: str
     power:
-      description: One of V(running), V(paused) (by an operator, or QEMU after an error of its disk), V(stopping) and V(stopped).
+      description: One of V(running), V(paused) (by an operator, or QEMU after an error of its disk), V(stopping) and
+        V(stopped).
       type: str
     state:
-      description: What QEMU says of the guest, such as V(running) or V(io-error); null if it does not run or does not answer.
+      description: What QEMU says of the guest, such as V(running) or V(io-error); null if it does not run or does not
+        answer.
       type: str
     pid:
       description: QEMU's process; null if it does not run.
@@ -122,7 +125,8 @@ instances:
       type: list
       elements: dict
     disks:
-      description: Its disks, each with C(path), C(format), C(readonly), C(virtual_size) and C(actual_size) in bytes (null if they can't be read).
+      description: Its disks, each with C(path), C(format), C(readonly), C(virtual_size) and C(actual_size) in bytes
+        (null if they can't be read).
       type: list
       elements: dict
     folder:
@@ -141,19 +145,23 @@ instances:
       description: The socket of QEMU's control protocol.
       type: str
     restart_required:
-      description: Whether the QEMU that runs differs from what is written down for its next start, as far as that can be believed (see RV(instances[].error)).
+      description: Whether the QEMU that runs differs from what is written down for its next start, as far as that can
+        be believed (see RV(instances[].error)).
       type: bool
     restart_reason:
       description: In what it differs.
       type: str
     error:
       description:
-        - What is wrong with what QEMU's user can write of it, such as a C(start) without our mark or a link in the place of its console log, and
+        - What is wrong with what QEMU's user can write of it, such as a C(start) without our mark or a link in the
+          place of its console log, and
           why its QEMU does not answer, or not as QEMU does; empty if nothing is.
-        - The rest is then as far as it can be believed. P(ikcloud.compute.compute#role) writes its files anew if it is declared.
+        - The rest is then as far as it can be believed. P(ikcloud.compute.compute#role) writes its files anew if it is
+          declared.
       type: str
     snapshots:
-      description: Its snapshots, oldest first, each with C(name), C(created) (UTC), and whether it has C(memory), of C(memory_bytes).
+      description: Its snapshots, oldest first, each with C(name), C(created) (UTC), and whether it has C(memory), of
+        C(memory_bytes).
       type: list
       elements: dict
     console_tail:
@@ -175,12 +183,22 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2, qemu, qmp, reach
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, read_instances
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_ROOT, InstancePaths, Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
-from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import own_snapshots, read_snapshots
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.instances import (
+    Instance,
+    pending,
+    read_instances,
+)
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.snapshot.snapshots import (
+    own_snapshots,
+    read_snapshots,
+)
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import DEFAULT_ROOT, InstancePaths, Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu import argv
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.qmp import qmp
+from ansible_collections.ikcloud.compute.plugins.module_utils._storage import qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils._system import reach
+from ansible_collections.ikcloud.compute.plugins.module_utils._system.process import locked_by
 
 # How much of the end of a console log is looked at.
 TAIL_BYTES = 65536
@@ -189,13 +207,16 @@ TAIL_BYTES = 65536
 def describe(instance: Instance, layout: Layout, console_lines: int) -> dict[str, Any]:
     """Give all that is known of an instance."""
     where = layout.instance(f"compute-{instance.id}")
-    running = instance.running if instance.running is not None else instance.options
-    about = qemu.describe(running)
+    running = instance.running if instance.running is not None else instance.written
+    about = argv.describe(running)
     # What start says is not what a restart would bring, where that can't be believed.
-    reasons = pending(instance, running if instance.trouble else instance.options)
+    reasons = pending(instance, running if instance.trouble else instance.written)
     state, silent = _state(instance, where) if instance.pid else (None, "")
     addresses = instance.labels.get("addresses")
-    misplaced = [f"{path} is not a file of ours, and QEMU can't use what is there: site, start and restart remove it." for path in instance.misplaced]
+    misplaced = [
+        f"{path} is not a file of ours, and QEMU can't use what is there: site, start and restart remove it."
+        for path in instance.misplaced
+    ]
     entry: dict[str, Any] = {
         "name": instance.name,
         "id": instance.id,
@@ -214,7 +235,9 @@ def describe(instance: Instance, layout: Layout, console_lines: int) -> dict[str
         "qmp": where.qmp,
         "restart_required": bool(reasons),
         "restart_reason": "; ".join(reasons),
-        "error": " ".join(phrase for phrase in (instance.trouble, instance.silent or silent, *misplaced) if phrase),
+        "error": " ".join(
+            phrase for phrase in (instance.trouble, instance.qmp_unresponsive or silent, *misplaced) if phrase
+        ),
         "snapshots": _snapshots(instance.id, about["disks"], layout),
     }
     if console_lines > 0:
@@ -262,11 +285,17 @@ def _tail(path: str, lines: int, layout: Layout) -> list[str]:
 def main() -> None:
     """Run the module."""
     spec = {"names": {"type": "list", "elements": "str", "default": []}, "console_lines": {"type": "int", "default": 0}}
-    module = AnsibleModule(argument_spec={**spec, "root": {"type": "path", "default": DEFAULT_ROOT}}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={**spec, "root": {"type": "path", "default": DEFAULT_ROOT}}, supports_check_mode=True
+    )
     names = set(module.params["names"])
     try:
         layout = Layout(module.params["root"])
-        found = [instance for name, instance in sorted(read_instances(layout, talk=True).items()) if instance.owned and (not names or name in names)]
+        found = [
+            instance
+            for name, instance in sorted(read_instances(layout, talk=True).items())
+            if instance.owned and (not names or name in names)
+        ]
         with ThreadPoolExecutor(max_workers=8) as pool:
             entries = list(pool.map(lambda instance: describe(instance, layout, module.params["console_lines"]), found))
     except ComputeError as error:

@@ -11,13 +11,17 @@ short_description: Start, stop, restart, pause and resume instances
 version_added: 0.1.0
 author: ikcloud.compute authors (@ikcloud)
 description:
-  - Acts on instances that are there, by M(ikcloud.compute.instance), for this time. What is declared of them stays as it is. So one that was stopped by hand
-    runs again after the next run of C(ikcloud.compute.site), and after the node's next boot, unless O(ikcloud.compute.instance#module:instances[].power)
+  - Acts on instances that are there, by M(ikcloud.compute.instance), for this time. What is declared of them stays as
+    it is. So one that was stopped by hand
+    runs again after the next run of C(ikcloud.compute.site), and after the node's next boot, unless
+      O(ikcloud.compute.instance#module:instances[].power)
     is V(stopped); one that was paused stays paused until then.
-  - An instance is powered off by its power button (ACPI). One that has not ended after its grace time is ended by force.
+  - An instance is powered off by its power button (ACPI). One that has not ended after its grace time is ended by
+    force.
 options:
   instances:
-    description: The instances, by name or by their 8 hex digits. One that is not there is an error, which names those that are.
+    description: The instances, by name or by their 8 hex digits. One that is not there is an error, which names those
+      that are.
     type: list
     elements: str
     required: true
@@ -25,14 +29,16 @@ options:
     description:
       - V(started) has it run; one that is paused goes on.
       - V(stopped) powers it off.
-      - V(restarted) powers it off and starts it again, each time; what waited for a restart takes effect with it. One that is off is started.
+      - V(restarted) powers it off and starts it again, each time; what waited for a restart takes effect with it. One
+        that is off is started.
       - V(paused) holds its processors, with all that is in its memory. It must run.
       - V(resumed) has it go on. Unlike V(started) it does not start one that is off.
     type: str
     choices: [started, restarted, resumed, paused, stopped]
     required: true
   grace:
-    description: Seconds that a guest may take to power off before it is forced; V(0) forces it at once. By default the instance's own, 60 unless declared.
+    description: Seconds that a guest may take to power off before it is forced; V(0) forces it at once. By default the
+      instance's own, 60 unless declared.
     type: int
 extends_documentation_fragment: [ikcloud.compute.chosen]
 seealso:
@@ -98,7 +104,8 @@ after:
   type: dict
   sample: {"web-1": {"id": "4fd66e29", "power": "stopped"}}
 commands:
-  description: The commands that make the change, in their order, as a person would type them. In check mode they are those that the real run executes.
+  description: The commands that make the change, in their order, as a person would type them. In check mode they are
+    those that the real run executes.
   returned: success
   type: list
   elements: str
@@ -122,13 +129,13 @@ diff:
   elements: dict
 """
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine
-from ansible_collections.ikcloud.compute.plugins.module_utils.power_kind import PowerKind
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.power import PowerOperation
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import operation
 
 
 def main() -> None:
     """Run the module."""
-    engine.main(PowerKind)
+    operation.main(PowerOperation)
 
 
 if __name__ == "__main__":

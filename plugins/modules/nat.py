@@ -12,16 +12,22 @@ version_added: 0.1.0
 author: ikcloud.compute authors (@ikcloud)
 description:
   - Gives the instances of a network access to the world through the node's uplink, and keeps them from everything else.
-  - Each network has one nftables table of its own, C(inet ikcloud_ID), loaded in one transaction from a file in C(run/networks) below
+  - Each network has one nftables table of its own, C(inet ikcloud_ID), loaded in one transaction from a file in
+    C(run/networks) below
     O(root). C(compute-networks.service) replays the file after a reboot.
-  - From the network only its own addresses are let out, and only by the uplink; only answers come back. Networks never reach each other.
+  - From the network only its own addresses are let out, and only by the uplink; only answers come back. Networks never
+    reach each other.
     Of the node itself the instances reach nothing but ICMP echo of their gateway.
-  - UDP to the ports of GENEVE and VXLAN (6081 and 4789) is dropped, since a guest could else send into other networks' tunnels with the node's address.
+  - UDP to the ports of GENEVE and VXLAN (6081 and 4789) is dropped, since a guest could else send into other networks'
+    tunnels with the node's address.
   - TCP's maximum segment size is clamped to the path's MTU.
-  - The table that the kernel has is compared with what the file makes of it, so that a rule which was added or removed by hand is noticed and mended.
-  - IPv4 forwarding is turned on with the first such network, in C(/etc/sysctl.d/60-ikcloud-compute.conf) too. With the last one it
+  - The table that the kernel has is compared with what the file makes of it, so that a rule which was added or removed
+    by hand is noticed and mended.
+  - IPv4 forwarding is turned on with the first such network, in C(/etc/sysctl.d/60-ikcloud-compute.conf) too. With the
+    last one it
     becomes what it was before, unless somebody else needs it by then.
-  - A warning names the table of somebody else (Docker, ufw, firewalld) that drops forwarded packets. An accept in our table can't overrule it.
+  - A warning names the table of somebody else (Docker, ufw, firewalld) that drops forwarded packets. An accept in our
+    table can't overrule it.
 extends_documentation_fragment:
   - ikcloud.compute.batch
   - ikcloud.compute.nat
@@ -69,7 +75,8 @@ after:
   type: dict
   sample: {blue: {id: fc814e42, bridge: br-gnv-fc814e42, cidr: 192.0.2.0/24, uplink: eth0, masquerade: true}}
 commands:
-  description: The exact commands, in order, as a person would type them; in check mode those that the next run executes.
+  description: The exact commands, in order, as a person would type them; in check mode those that the next run
+    executes.
   returned: success
   type: list
   elements: str
@@ -86,7 +93,8 @@ results:
     name: {description: The item's name., type: str, returned: always}
     action: {description: "C(none), C(create), C(update) or C(delete).", type: str, returned: always}
     changed: {description: Whether it was changed., type: bool, returned: always}
-    effect: {description: "C(none), C(create), C(live), C(restart), C(rebuild) or C(destroy).", type: str, returned: always}
+    effect: {description: "C(none), C(create), C(live), C(restart), C(rebuild) or C(destroy).", type: str, returned:
+      always}
     reasons: {description: What differed., type: list, elements: str, returned: always}
     restart_required: {description: Whether a change waits for a restart., type: bool, returned: always}
     restart_reason: {description: Why a restart is needed., type: str, returned: always}
@@ -101,13 +109,13 @@ diff:
   sample: []
 """
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine
-from ansible_collections.ikcloud.compute.plugins.module_utils.nat_kind import Nat
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import reconcile
+from ansible_collections.ikcloud.compute.plugins.module_utils._network.firewall.resource import NatResource
 
 
 def main() -> None:
     """Run the module."""
-    engine.main(Nat)
+    reconcile.main(NatResource)
 
 
 if __name__ == "__main__":

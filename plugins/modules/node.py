@@ -11,13 +11,18 @@ short_description: Bring a node to what is declared for it, all kinds in one cal
 version_added: 0.1.0
 author: ikcloud.compute authors (@ikcloud)
 description:
-  - Makes the bridges, tunnels, networks' ways out, volumes, seeds, taps and instances of a node what the lists say, in this order, as
-    the modules of these names do one by one. The roles of this collection use it, since each task on a node costs more than its work.
-  - All lists are checked before the first change. A kind that fails ends the call; the kinds before it are done, and the next run goes on.
-  - C(invocation) comes back empty, for the lists of many instances would be most of what the controller reads. With C(-vvv), and where the lists are
+  - Makes the bridges, tunnels, networks' ways out, volumes, seeds, taps and instances of a node what the lists say, in
+    this order, as
+    the modules of these names do one by one. The roles of this collection use it, since each task on a node costs more
+      than its work.
+  - All lists are checked before the first change. A kind that fails ends the call; the kinds before it are done, and
+    the next run goes on.
+  - C(invocation) comes back empty, for the lists of many instances would be most of what the controller reads. With
+    C(-vvv), and where the lists are
     refused, it has them.
   - A list that is not given is not looked at, unless O(purge) names it.
-  - Where nothing is listed and O(purge) is all there is to do, the order is the opposite one, for what stands on something goes before it.
+  - Where nothing is listed and O(purge) is all there is to do, the order is the opposite one, for what stands on
+    something goes before it.
 extends_documentation_fragment:
   - ikcloud.compute.batch.node
   - ikcloud.compute.bridge.node
@@ -38,7 +43,8 @@ options:
     default: []
   rebuild:
     description:
-      - Names (C(compute-ID)) of listed volumes and seeds of instances that are rebuilt, as the modules M(ikcloud.compute.volume) and
+      - Names (C(compute-ID)) of listed volumes and seeds of instances that are rebuilt, as the modules
+        M(ikcloud.compute.volume) and
         M(ikcloud.compute.seed) take them. The instances that run have to be restarted then, see O(restart).
     type: list
     elements: str
@@ -124,7 +130,8 @@ commands:
     - ip link set dev br-gnv-fc814e42 up
 kinds:
   description:
-    - What the module of each kind returns, by the names of the lists that were looked at; without its C(diff), with C(before) and C(after) only of
+    - What the module of each kind returns, by the names of the lists that were looked at; without its C(diff), with
+      C(before) and C(after) only of
       what is changed, and with C(results) only of that, of what failed, and of what waits for a restart.
   returned: always
   type: dict
@@ -135,7 +142,8 @@ kinds:
       after: {br-gnv-fc814e42: {network: blue, mtu: 1450, addresses: [192.0.2.1/24], up: true}}
       commands: [ip link set dev br-gnv-fc814e42 mtu 1450]
       results:
-        - {name: br-gnv-fc814e42, action: update, changed: true, effect: live, reasons: ["mtu is 1500, declared 1450"], restart_required: false}
+        - {name: br-gnv-fc814e42, action: update, changed: true, effect: live, reasons: ["mtu is 1500, declared 1450"],
+          restart_required: false}
 diff:
   description: What changes, item by item.
   returned: with C(--diff)
@@ -145,16 +153,18 @@ diff:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine
-from ansible_collections.ikcloud.compute.plugins.module_utils.node_kinds import argument_spec, converge_all
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import execution
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.changes import Item
+from ansible_collections.ikcloud.compute.plugins.module_utils._node.resources import argument_spec, converge_all
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
-    # Ansible adds all lists itself where there is no invocation, as where they are refused; ansible-playbook shows it from -vvv on.
-    untold: engine.Item = {} if module._verbosity >= 3 else {"invocation": {}}
-    engine.finish(module, lambda: {**converge_all(module.params, module.check_mode), **untold})
+    # Ansible adds all lists itself where there is no invocation, as where they are refused; ansible-playbook shows it
+    # from -vvv on.
+    untold: Item = {} if module._verbosity >= 3 else {"invocation": {}}
+    execution.finish(module, lambda: {**converge_all(module.params, module.check_mode), **untold})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ short_description: Read what a compute node is and has
 version_added: 0.1.0
 author: ikcloud.compute authors (@ikcloud)
 description:
-  - Reads in one call all that M(ikcloud.compute.cloud_plan) and the role P(ikcloud.compute.prepare#role) want to know of a node,
+  - Reads in one call all that M(ikcloud.compute.cloud_plan) and the role P(ikcloud.compute.prepare#role) want to know
+    of a node,
     whatever the number of objects on it.
   - It works on a bare node and as any user. What can't be read is null or empty; it never fails for what is missing.
 options:
@@ -62,7 +63,8 @@ node:
       description: Its memory in MiB.
       type: int
     memory_limit_mb:
-      description: MiB that a QEMU can be started with at most, its memory and swap; null where the kernel refuses nothing (C(vm.overcommit_memory=1)).
+      description: MiB that a QEMU can be started with at most, its memory and swap; null where the kernel refuses
+        nothing (C(vm.overcommit_memory=1)).
       type: int
     memory_available_mb:
       description: Its memory in MiB that is not in use, as the kernel reckons.
@@ -100,13 +102,19 @@ node:
       type: list
       elements: str
     user_ready:
-      description: Whether the user C(compute-service) is there, in the group C(kvm) if that is there.
+      description: Whether the user C(compute-service) is there, with its own group, and in the group C(kvm) if that is
+        there.
       type: bool
+    user_group_due:
+      description: The id of that user's group where it is not there, as after a run that was killed; else null.
+      type: int
     user_error:
-      description: Why somebody else's user or group C(compute-service) stands in the way of that user, and what to do; null where none does.
+      description: Why somebody else's user or group C(compute-service) stands in the way of that user, and what to do;
+        null where none does.
       type: str
     user_processes:
-      description: What runs as that user outside of the instances, where the user is ours, each with C(pid) and C(name). It keeps the user from being removed.
+      description: What runs as that user outside of the instances, where the user is ours, each with C(pid) and
+        C(name). It keeps the user from being removed.
       type: list
       elements: dict
     folders_ready:
@@ -120,7 +128,8 @@ node:
       type: str
     routes:
       description:
-        - The IPv4 routes of the main table that do not lead over links of ours, each with C(to), C(via) (null for none) and C(link).
+        - The IPv4 routes of the main table that do not lead over links of ours, each with C(to), C(via) (null for none)
+          and C(link).
       type: list
       elements: dict
     name_servers:
@@ -131,7 +140,8 @@ node:
       description: The address from which this SSH session comes, as the node sees it; null for no such session.
       type: str
     machine:
-      description: A digest of machine id and boot id, the same for two names of one machine; null where the node does not say.
+      description: A digest of machine id and boot id, the same for two names of one machine; null where the node does
+        not say.
       type: str
     underlay_addresses:
       description: The addresses, with their prefix lengths, of all links that are not ours.
@@ -139,11 +149,13 @@ node:
       elements: str
     networks:
       description:
-        - By network, its C(bridge) with C(mtu), C(up) and C(addresses), and its C(tunnels) by name, each with C(kind), C(vni), C(remote), C(mtu)
+        - By network, its C(bridge) with C(mtu), C(up) and C(addresses), and its C(tunnels) by name, each with C(kind),
+          C(vni), C(remote), C(mtu)
           and C(up).
       type: dict
     recorded:
-      description: By network, the C(vni) and the C(cidr) that it was declared with last, as far as its files on the node say, whatever the kernel has.
+      description: By network, the C(vni) and the C(cidr) that it was declared with last, as far as its files on the
+        node say, whatever the kernel has.
       type: dict
     tunnels:
       description: The names of all our tunnels.
@@ -153,10 +165,12 @@ node:
       description: By link, its C(instance), C(bridge), C(mtu) and C(up).
       type: dict
     images:
-      description: By base image, its C(format), its C(virtual_size) and its file's C(size) in bytes, and whether it is C(ours).
+      description: By base image, its C(format), its C(virtual_size) and its file's C(size) in bytes, and whether it is
+        C(ours).
       type: dict
     volumes:
-      description: By volume of ours, the image that is its C(base), its C(virtual_size) in bytes, null where it has no header of qcow2
+      description: By volume of ours, the image that is its C(base), its C(virtual_size) in bytes, null where it has no
+        header of qcow2
         and at most what it was made with, and the bytes that its file takes (C(allocated)).
       type: dict
     seeds:
@@ -176,8 +190,10 @@ node:
       type: dict
     instances:
       description:
-        - By instance, its C(id), C(labels), C(cpu), C(memory) and C(memory_max) in MiB, the data C(volumes) that it has, C(supervisor), and whether
-          it is C(running) and C(enabled) to start at boot. Where what QEMU's user can write of it can't be believed, C(error) says so.
+        - By instance, its C(id), C(labels), C(cpu), C(memory) and C(memory_max) in MiB, the data C(volumes) that it
+          has, C(supervisor), and whether
+          it is C(running) and C(enabled) to start at boot. Where what QEMU's user can write of it can't be believed,
+            C(error) says so.
       type: dict
   sample:
     hostname: ik-node-01
@@ -186,13 +202,14 @@ node:
     missing_packages: []
     images: {bionic: {format: qcow2, virtual_size: 2361393152, size: 389349376}}
     instances:
-      web-1: {id: 4fd66e29, labels: {networks: [blue], addresses: [192.168.88.2]}, cpu: 2, memory: 4096, running: true, enabled: true, supervisor: systemd}
+      web-1: {id: 4fd66e29, labels: {networks: [blue], addresses: [192.168.88.2]}, cpu: 2, memory: 4096, running: true,
+        enabled: true, supervisor: systemd}
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import DEFAULT_ROOT, Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.node import read_node
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import DEFAULT_ROOT, Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._node.node import read_node
 
 
 def main() -> None:

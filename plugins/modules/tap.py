@@ -12,10 +12,13 @@ version_added: 0.1.0
 author: ikcloud.compute authors (@ikcloud)
 description:
   - Makes tap links that QEMU opens as an instance's network card, and joins them to a bridge.
-  - A tap belongs to QEMU's unprivileged user, so that QEMU needs no privilege to open it. The owner can't be changed in place.
-    The link is made anew for that, but never while an instance has it open; then RV(results[].restart_required) is true.
+  - A tap belongs to QEMU's unprivileged user, so that QEMU needs no privilege to open it. The owner can't be changed in
+    place.
+    The link is made anew for that, but never while an instance has it open; then RV(results[].restart_required) is
+      true.
   - The ports are never isolated from each other, so the instances of a network on one node see each other.
-  - A file in C(run/networks) below O(root) holds the lines that make the link; C(compute-networks.service) replays it after a reboot.
+  - A file in C(run/networks) below O(root) holds the lines that make the link; C(compute-networks.service) replays it
+    after a reboot.
 extends_documentation_fragment:
   - ikcloud.compute.batch
   - ikcloud.compute.tap
@@ -58,9 +61,11 @@ after:
   description: The items as they are now, by name, predicted in check mode; null for one that is gone.
   returned: success
   type: dict
-  sample: {vnet-af95e879: {instance: web-1, bridge: br-gnv-fc814e42, mtu: 1450, owner: compute-service, isolated: false, up: true}}
+  sample: {vnet-af95e879: {instance: web-1, bridge: br-gnv-fc814e42, mtu: 1450, owner: compute-service, isolated: false,
+    up: true}}
 commands:
-  description: The exact commands, in order, as a person would type them; in check mode those that the next run executes.
+  description: The exact commands, in order, as a person would type them; in check mode those that the next run
+    executes.
   returned: success
   type: list
   elements: str
@@ -76,7 +81,8 @@ results:
     name: {description: The item's name., type: str, returned: always}
     action: {description: "C(none), C(create), C(update) or C(delete).", type: str, returned: always}
     changed: {description: Whether it was changed., type: bool, returned: always}
-    effect: {description: "C(none), C(create), C(live), C(restart), C(rebuild) or C(destroy).", type: str, returned: always}
+    effect: {description: "C(none), C(create), C(live), C(restart), C(rebuild) or C(destroy).", type: str, returned:
+      always}
     reasons: {description: What differed., type: list, elements: str, returned: always}
     restart_required: {description: Whether a change waits for a restart., type: bool, returned: always}
     restart_reason: {description: Why a restart is needed., type: str, returned: always}
@@ -91,13 +97,13 @@ diff:
   sample: []
 """
 
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine
-from ansible_collections.ikcloud.compute.plugins.module_utils.tap_kind import Tap
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import reconcile
+from ansible_collections.ikcloud.compute.plugins.module_utils._network.tap import TapResource
 
 
 def main() -> None:
     """Run the module."""
-    engine.main(Tap)
+    reconcile.main(TapResource)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,13 @@ from typing import Any
 import contestants
 from machine import PROJECT, Lab, Node, environment
 
-SITE, BARE, VIRSH, VIRT_INSTALL, LOOP = "site", "bare commands", "virsh define, start", "virt-install", "loop over community.libvirt"
+SITE, BARE, VIRSH, VIRT_INSTALL, LOOP = (
+    "site",
+    "bare commands",
+    "virsh define, start",
+    "virt-install",
+    "loop over community.libvirt",
+)
 CREATE, NO_CHANGE, IN_TURNS = "create", "no change", "no change, in turns"
 ANSIBLE = "ansible>=12,<13"  # with the ansible-core of requirements-dev.txt
 HERE = Path(__file__).parent
@@ -53,7 +59,9 @@ class Bench:
     :param most: How many there are in the largest run without change (100).
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None], many: int = 20, most: int = 100, rounds: int = 3) -> None:
+    def __init__(
+        self, folder: Path, say: Callable[[str], None], many: int = 20, most: int = 100, rounds: int = 3
+    ) -> None:
         self.folder, self.say = folder, say
         self.many, self.most, self.rounds = many, most, rounds
         self.lab = Lab(folder)
@@ -110,7 +118,9 @@ class Bench:
             node.sh(contestants.without_libvirt())
 
     def _unchanged(self, libvirt: Path) -> None:
-        """Measure runs without a change over the most, and in turns with them over one on the other node: a machine is not as fast from minute to minute."""
+        """Measure runs without a change over the most, and in turns with them over one on the other node: a machine is
+        not as fast from minute to minute.
+        """
         most = self.most
         self._site(1, self.other)
         self._note(CREATE, SITE, most, self._site(most))
@@ -148,13 +158,19 @@ class Bench:
     def _tasks(self, count: int) -> int:
         """Run ``site`` recorded, without a change, and give how many tasks it sent to the node."""
         records = self.folder / "records"
-        callbacks = {"ANSIBLE_CALLBACK_PLUGINS": str(PROJECT / "tests/tools/callbacks"), "ANSIBLE_CALLBACKS_ENABLED": "record"}
+        callbacks = {
+            "ANSIBLE_CALLBACK_PLUGINS": str(PROJECT / "tests/tools/callbacks"),
+            "ANSIBLE_CALLBACKS_ENABLED": "record",
+        }
         self._site(count, **callbacks, IKCLOUD_RECORD=str(records))
         record = json.loads(max(records.glob("*-site-run.json")).read_text())
         sent = [task for task in record["tasks"] if task["node"]]
         changed = [task["task"] for task in sent if task["changed"]]
         assert not changed, f"a run without a change over {count} changed: {changed}"
-        self.say(f"tasks over {count}: " + ", ".join(f"{task['action']} {task['seconds']} s" for task in record["tasks"] if task["status"] == "ok"))
+        self.say(
+            f"tasks over {count}: "
+            + ", ".join(f"{task['action']} {task['seconds']} s" for task in record["tasks"] if task["status"] == "ok")
+        )
         return len(sent)
 
     def _loop(self, venv: Path, count: int, changes: bool = True) -> float:
@@ -163,15 +179,30 @@ class Bench:
         assert changes or "changed=0" in said, said[-2000:]
         return seconds
 
-    def _play(self, venv: Path, playbook: str, variables: dict[str, Any], more: dict[str, str], node: Node | None = None) -> tuple[float, str]:
+    def _play(
+        self, venv: Path, playbook: str, variables: dict[str, Any], more: dict[str, str], node: Node | None = None
+    ) -> tuple[float, str]:
         given = self.folder / "variables.json"
         given.write_text(json.dumps(variables))
-        argv = [str(venv / "bin" / "ansible-playbook"), "-i", str((node or self.node).inventory), "-e", f"@{given}", playbook]
+        argv = [
+            str(venv / "bin" / "ansible-playbook"),
+            "-i",
+            str((node or self.node).inventory),
+            "-e",
+            f"@{given}",
+            playbook,
+        ]
         said = self.folder / "said"
         with said.open("w") as stream:  # a pipe would be held open by ssh's connections, which outlive the run
             began = time.monotonic()
             status = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=environment(venv, self.folder, **more), cwd=self.folder, check=False
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env=environment(venv, self.folder, **more),
+                cwd=self.folder,
+                check=False,
             ).returncode
             seconds = time.monotonic() - began
         assert status == 0, said.read_text()[-4000:]
@@ -183,18 +214,38 @@ class Bench:
         if not (venv / "made").exists():
             self.say("installing ansible, for community.libvirt ...")
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
-            subprocess.run([str(venv / "bin" / "pip"), "install", "--quiet", "--no-compile", "--disable-pip-version-check", ANSIBLE], check=True)
+            subprocess.run(
+                [
+                    str(venv / "bin" / "pip"),
+                    "install",
+                    "--quiet",
+                    "--no-compile",
+                    "--disable-pip-version-check",
+                    ANSIBLE,
+                ],
+                check=True,
+            )
             (venv / "made").touch()
         return venv
 
 
 def describe(node: Node) -> str:
     """Say what machine it is."""
-    model = next((line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.machine())
+    model = next(
+        (
+            line.partition(": ")[2]
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
     memory = int(Path("/proc/meminfo").read_text().split()[1]) >> 20
     qemu = node.sh("qemu-system-x86_64 --version").split()[3]
-    core = subprocess.run([f"{Path(sys.executable).parent}/ansible-playbook", "--version"], capture_output=True, text=True, check=True).stdout.split("]")[0]
+    core = subprocess.run(
+        [f"{Path(sys.executable).parent}/ansible-playbook", "--version"], capture_output=True, text=True, check=True
+    ).stdout.split("]")[0]
     return (
-        f"{os.cpu_count()} processors ({model}), {memory} GiB, Linux {platform.release()}, load {os.getloadavg()[0]:.1f} when it began; "
-        f"Python {platform.python_version()}, {core.partition('[')[2]}; on the node QEMU {qemu} under TCG, libvirt {node.libvirt_version()}"
+        f"{os.cpu_count()} processors ({model}), {memory} GiB, Linux {platform.release()}, load"
+        f" {os.getloadavg()[0]:.1f} when it began; Python {platform.python_version()}, {core.partition('[')[2]}; on the"
+        f" node QEMU {qemu} under TCG, libvirt {node.libvirt_version()}"
     )

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What each contestant does to come to the same: so many machines of 64 MiB on a bridge with NAT, each with an overlay disk and a seed of its own."""
+"""What each contestant does to come to the same: so many machines of 64 MiB on a bridge with NAT, each with an overlay
+disk and a seed of its own.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ def names(count: int) -> list[str]:
 
 def declaration(count: int, purge: bool = False) -> dict[str, Any]:
     """Give the cloud for ``site``: with no instances, nothing at all."""
-    specs = {name: {"image": "empty", "network": "blue", "memory": MEMORY, "cpu_max": 1, "accel": "tcg", "grace": 0} for name in names(count)}
+    specs = {
+        name: {"image": "empty", "network": "blue", "memory": MEMORY, "cpu_max": 1, "accel": "tcg", "grace": 0}
+        for name in names(count)
+    }
     return {
         "cloud_images": {"empty": {"path": IMAGE}} if count else {},
         "cloud_networks": {"blue": {"vni": 88, "cidr": "192.168.88.0/24", "nat": True}} if count else {},
@@ -105,7 +110,8 @@ ip tuntap add dev vnet-{name} mode tap
 ip link set vnet-{name} master {BRIDGE} up
 qemu-system-x86_64 -name {name} -nodefaults -machine pc -accel tcg -smp 1 -m {MEMORY} \\
   -drive file={disk(name)},format=qcow2,if=virtio -drive file={seed(name)},format=raw,if=virtio,readonly=on \\
-  -netdev tap,id=network0,ifname=vnet-{name},script=no,downscript=no -device virtio-net-pci,netdev=network0,mac={mac(name)},romfile= \\
+  -netdev tap,id=network0,ifname=vnet-{name},script=no,downscript=no \\
+  -device virtio-net-pci,netdev=network0,mac={mac(name)},romfile= \\
   -serial file:{PLACE}/{name}/console.log -device virtio-rng-pci -device virtio-balloon-pci \\
   -qmp unix:{PLACE}/{name}/qmp.sock,server=on,wait=off -vga std -vnc unix:{PLACE}/{name}/vnc.sock \\
   -pidfile {PLACE}/{name}/qemu.pid -daemonize
@@ -116,8 +122,11 @@ qemu-system-x86_64 -name {name} -nodefaults -machine pc -accel tcg -smp 1 -m {ME
 
 def without_bare() -> str:
     """Give what removes the machines of :func:`bare`."""
-    return f"for one in {PLACE}/*/qemu.pid; do kill $(cat $one) 2>/dev/null || true; done\nwhile pgrep qemu-system >/dev/null; do sleep 0.05; done\n" + (
-        f"for one in $(ls /sys/class/net); do case $one in vnet-*) ip link del $one;; esac; done\n{without_network()}rm -rf {PLACE}/vm-*\n"
+    return (
+        f"for one in {PLACE}/*/qemu.pid; do kill $(cat $one) 2>/dev/null || true; done\nwhile pgrep qemu-system"
+        " >/dev/null; do sleep 0.05; done\n"
+        + "for one in $(ls /sys/class/net); do case $one in vnet-*) ip link del $one;; esac;"
+        f" done\n{without_network()}rm -rf {PLACE}/vm-*\n"
     )
 
 
@@ -132,9 +141,12 @@ def domain(name: str) -> str:
   <features><acpi/></features>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk(name)}'/><target dev='vda' bus='virtio'/></disk>
-    <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{seed(name)}'/><target dev='vdb' bus='virtio'/><readonly/></disk>
-    <interface type='bridge'><source bridge='{BRIDGE}'/><mac address='{mac(name)}'/><model type='virtio'/><rom enabled='no'/></interface>
+    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk(name)}'/>
+      <target dev='vda' bus='virtio'/></disk>
+    <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{seed(name)}'/>
+      <target dev='vdb' bus='virtio'/><readonly/></disk>
+    <interface type='bridge'><source bridge='{BRIDGE}'/><mac address='{mac(name)}'/>
+      <model type='virtio'/><rom enabled='no'/></interface>
     <serial type='pty'/>
     <graphics type='vnc' autoport='yes'/>
     <video><model type='vga'/></video>
@@ -147,7 +159,8 @@ def domain(name: str) -> str:
 def virsh(listed: list[str]) -> str:
     """Give ``virsh define`` and ``virsh start`` for each."""
     return "".join(
-        f"{files(name)}cat >{PLACE}/{name}/domain.xml <<'END'\n{domain(name)}END\nvirsh -q define {PLACE}/{name}/domain.xml\nvirsh -q start {name}\n"
+        f"{files(name)}cat >{PLACE}/{name}/domain.xml <<'END'\n{domain(name)}END\nvirsh -q define"
+        f" {PLACE}/{name}/domain.xml\nvirsh -q start {name}\n"
         for name in listed
     )
 
@@ -157,7 +170,8 @@ def virt_install(count: int) -> str:
     return network() + "".join(
         f"""\
 {files(name)}\
-virt-install --quiet --name {name} --memory {MEMORY} --vcpus 1 --virt-type qemu --import --osinfo detect=off,require=off \\
+virt-install --quiet --name {name} --memory {MEMORY} --vcpus 1 --virt-type qemu --import \\
+  --osinfo detect=off,require=off \\
   --disk path={disk(name)},format=qcow2,bus=virtio --disk path={seed(name)},format=raw,bus=virtio,readonly=on \\
   --network bridge={BRIDGE},mac={mac(name)},model=virtio --graphics vnc --noautoconsole
 """
@@ -168,8 +182,8 @@ virt-install --quiet --name {name} --memory {MEMORY} --vcpus 1 --virt-type qemu 
 def without_libvirt() -> str:
     """Give what removes all of libvirt's machines."""
     return (
-        "for one in $(virsh list --name --all); do virsh -q destroy $one 2>/dev/null || true; virsh -q undefine $one; done\n"
-        f"while pgrep qemu-system >/dev/null; do sleep 0.05; done\n{without_network()}rm -rf {PLACE}/vm-*\n"
+        "for one in $(virsh list --name --all); do virsh -q destroy $one 2>/dev/null || true; virsh -q undefine $one;"
+        f" done\nwhile pgrep qemu-system >/dev/null; do sleep 0.05; done\n{without_network()}rm -rf {PLACE}/vm-*\n"
     )
 
 

@@ -1,9 +1,11 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`make bench`: how fast it is beside what else there is, measured side by side in one run on nodes that are containers.
+"""`make bench`: how fast it is beside what else there is, measured side by side in one run on nodes that are
+containers.
 
-IKCLOUD_MANY (20) and IKCLOUD_MOST (100) are the numbers of instances, IKCLOUD_ROUNDS (3) how often creations are repeated; KEEP leaves the nodes up.
+IKCLOUD_MANY (20) and IKCLOUD_MOST (100) are the numbers of instances, IKCLOUD_ROUNDS (3) how often creations are
+repeated; KEEP leaves the nodes up.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ def found(request: pytest.FixtureRequest) -> dict[str, Promise]:
 def measure(say: Callable[[str], None]) -> dict[str, Promise]:
     folder = PROJECT / "build" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
-    many, most, rounds = (int(os.environ.get(f"IKCLOUD_{name}") or default) for name, default in (("MANY", 20), ("MOST", 100), ("ROUNDS", 3)))
+    many, most, rounds = (
+        int(os.environ.get(f"IKCLOUD_{name}") or default)
+        for name, default in (("MANY", 20), ("MOST", 100), ("ROUNDS", 3))
+    )
     say("")
     figures = Bench(folder, say, many, most, rounds).run()
     kept = promises(figures, many, most)

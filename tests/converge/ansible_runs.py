@@ -42,10 +42,25 @@ class Playbooks:
         # Whole, for the lab's inventory declares a cloud of its own.
         whole = {"cloud_ssh_keys": [], "cloud_images": {}, "cloud_networks": {}, "cloud_instances": {}, **declaration}
         (self.folder / "declaration.json").write_text(json.dumps(whole))
-        argv = ["ansible-playbook", "-i", str(PROJECT / "inventory" / "lab"), "-e", f"@{self.folder / 'declaration.json'}", f"ikcloud.compute.{playbook}"]
-        with (self.folder / "said").open("w") as said:  # a pipe would be held open by ssh's connections, which outlive the run
+        argv = [
+            "ansible-playbook",
+            "-i",
+            str(PROJECT / "inventory" / "lab"),
+            "-e",
+            f"@{self.folder / 'declaration.json'}",
+            f"ikcloud.compute.{playbook}",
+        ]
+        with (self.folder / "said").open(
+            "w"
+        ) as said:  # a pipe would be held open by ssh's connections, which outlive the run
             return subprocess.Popen(
-                [*argv, *options], stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=self.environment, cwd=self.folder, start_new_session=True
+                [*argv, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env=self.environment,
+                cwd=self.folder,
+                start_new_session=True,
             )
 
     def run(self, playbook: str, declaration: dict[str, Any], *options: str) -> float:
@@ -71,7 +86,9 @@ class Playbooks:
         return found
 
     def killed(self, playbook: str, declaration: dict[str, Any], seconds: float) -> bool:
-        """Run one and kill all of its processes after some time; give whether it was still running. ssh's connections go on, for the next run to use."""
+        """Run one and kill all of its processes after some time; give whether it was still running. ssh's connections
+        go on, for the next run to use.
+        """
         process = self.begin(playbook, declaration)
         try:
             process.wait(timeout=seconds)
@@ -87,21 +104,28 @@ class Playbooks:
     def hang_up(self) -> None:
         """End ssh's connections.
 
-        A Python on a node that got half of its module shows all of it in a SyntaxError, more than a pipe holds (pipe(7)): it can't end as long as a
-        connection that nobody reads from goes on. It has done nothing.
+        A Python on a node that got half of its module shows all of it in a SyntaxError, more than a pipe holds
+        (pipe(7)): it can't end as long as a connection that nobody reads from goes on. It has done nothing.
         """
         for connection in self.connections.iterdir():  # one may have ended by itself
-            subprocess.run(["ssh", "-q", "-S", str(connection), "-O", "exit", "node"], stderr=subprocess.DEVNULL, check=False)
+            subprocess.run(
+                ["ssh", "-q", "-S", str(connection), "-O", "exit", "node"], stderr=subprocess.DEVNULL, check=False
+            )
 
 
 def frozen(pid: int) -> list[int]:
-    """Stop a process and its children, and theirs, and give them: of processes that go on, children may be missing in the list (proc(5), children)."""
+    """Stop a process and its children, and theirs, and give them: of processes that go on, children may be missing in
+    the list (proc(5), children).
+    """
     found = [pid]
     for one in found:
         with contextlib.suppress(OSError):
             os.kill(one, signal.SIGSTOP)
             until = time.monotonic() + 1
-            while Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[0] not in "TZ" and time.monotonic() < until:
+            while (
+                Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[0] not in "TZ"
+                and time.monotonic() < until
+            ):
                 time.sleep(0.001)
             for task in Path(f"/proc/{one}/task").iterdir():
                 found += map(int, (task / "children").read_text().split())

@@ -29,7 +29,9 @@ class Lab:
         run = Path(os.environ.get("IKCLOUD_LAB_RUN") or found.cache / "converge")
         first = int(os.environ.get("IKCLOUD_LAB_SSH_PORT") or 22441) + 20 * number
         ports = {"ssh_port": first, "http_port": first + 10, "underlay_port": first + 12}
-        self.settings = dataclasses.replace(found, kind="container", nodes=2, run=run.with_name(f"{run.name}-{number}"), **ports)
+        self.settings = dataclasses.replace(
+            found, kind="container", nodes=2, run=run.with_name(f"{run.name}-{number}"), **ports
+        )
         self._site: Site | None = None
         self.take_down()
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Random declarations, each a step from the one before: valid, but for what is protected and leaves, which is refused."""
+"""Random declarations, each a step from the one before: valid, but for what is protected and leaves, which is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,12 @@ Declaration = dict[str, Any]
 NODES = ("ik-node-01", "ik-node-02")
 IMAGES = ("one", "two", "three")
 # blue and blau are one network by two names: same VNI, same addresses.
-NETWORKS = {"blue": (88, "192.168.88.0/24"), "blau": (88, "192.168.88.0/24"), "green": (99, "192.168.99.0/24"), "red": (0xABCDEF, "10.77.0.0/16")}
+NETWORKS = {
+    "blue": (88, "192.168.88.0/24"),
+    "blau": (88, "192.168.88.0/24"),
+    "green": (99, "192.168.99.0/24"),
+    "red": (0xABCDEF, "10.77.0.0/16"),
+}
 # What red may be instead as long as nobody is in it.
 OTHER_RED = (0xABCDEE, "10.78.0.0/16")
 TWINS = {"blue": "blau", "blau": "blue"}
@@ -24,9 +31,9 @@ INSTANCES = ("web-1", "web-2", "web-3", "db", "cache")
 class Declarations:
     """A walk through declarations.
 
-    What can't be changed by a run stays as long as it may be there: an instance's node and image, and its disk grows only. So do its cards:
-    these guests have no system, and a guest without one lets go of no card while it runs. And a network keeps its VNI and its addresses while instances
-    are in it; red gets others now and then when none is.
+    What can't be changed by a run stays as long as it may be there: an instance's node and image, and its disk grows
+    only. So do its cards: these guests have no system, and a guest without one lets go of no card while it runs. And a
+    network keeps its VNI and its addresses while instances are in it; red gets others now and then when none is.
 
     :ivar seed: What makes the walk the same again.
     """
@@ -61,11 +68,16 @@ class Declarations:
         networks = [name for name in networks if TWINS.get(name) not in networks or name == "blue"]
         if not purge:
             networks = [name for name in networks if TWINS.get(name) not in self.there]
-        instances = [name for name in self.some(INSTANCES, 0, 4 if networks else 0) if {card["network"] for card in self.cards.get(name, [])} <= {*networks}]
+        instances = [
+            name
+            for name in self.some(INSTANCES, 0, 4 if networks else 0)
+            if {card["network"] for card in self.cards.get(name, [])} <= {*networks}
+        ]
         images = set(self.some(IMAGES, 0, 2))
         declared = {name: self.instance(name, networks) for name in instances}
         images |= {spec["image"] for spec in declared.values()}
-        # Protected things leave with a purge, which is refused; left over without one they could not be unprotected any more.
+        # Protected things leave with a purge, which is refused; left over without one they could not be unprotected any
+        # more.
         purge = purge or not self.protected <= {*networks, *instances}
         if purge:
             self.cards = {name: cards for name, cards in self.cards.items() if name in instances}
@@ -87,7 +99,12 @@ class Declarations:
 
     def refused(self) -> None:
         """Stay at the one before, with nothing protected: the last one was refused."""
-        self.there, self.protected, self.cards, self.networks = self.before, set(), self.cards_before, self.networks_before
+        self.there, self.protected, self.cards, self.networks = (
+            self.before,
+            set(),
+            self.cards_before,
+            self.networks_before,
+        )
 
     def network(self, name: str) -> dict[str, Any]:
         vni, cidr = self.networks[name]
@@ -107,9 +124,16 @@ class Declarations:
     def instance(self, name: str, networks: list[str]) -> dict[str, Any]:
         fixed = self.fixed.setdefault(name, {"node": self.random.choice(NODES), "image": self.random.choice(IMAGES)})
         number = INSTANCES.index(name)
-        spec: dict[str, Any] = {**fixed, "accel": "tcg", "grace": int(self.maybe(0.1)), "memory": self.random.choice([32, 48, 64])}
+        spec: dict[str, Any] = {
+            **fixed,
+            "accel": "tcg",
+            "grace": int(self.maybe(0.1)),
+            "memory": self.random.choice([32, 48, 64]),
+        }
         cards = self.cards.setdefault(name, [])
-        chosen = [network for network in self.some(networks, 1, 2) if network not in [card["network"] for card in cards]]
+        chosen = [
+            network for network in self.some(networks, 1, 2) if network not in [card["network"] for card in cards]
+        ]
         for network in chosen if not cards else chosen[: int(self.maybe(0.4))]:
             mac = {"mac": f"02:00:00:0{len(cards)}:0{number}:{self.random.randint(16, 99)}"} if self.maybe(0.2) else {}
             cards.append({"network": network, **mac})
@@ -124,10 +148,18 @@ class Declarations:
             self.disks[name] = self.disks.get(name, 2) + self.random.choice([0, 0, 1])
             spec["disk"] = f"{self.disks[name]}M"
         for key, values in (
-            ("cpu", [1, 2]), ("vnc", ["socket", "none"]), ("power", ["running", "running", "stopped"]), ("restart", ["never", "when_required"]),
-            ("user", ["admin"]), ("protect", [False, False, True]), ("user_data", [{"packages": ["nginx"]}]),
-            ("ssh_keys", [["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7u5ZQzQxGJ1lF2R1nWmXk0iW0bqkPjv0o8kqB3xY6e me@here"]]),
-        ):  # fmt: skip
+            ("cpu", [1, 2]),
+            ("vnc", ["socket", "none"]),
+            ("power", ["running", "running", "stopped"]),
+            ("restart", ["never", "when_required"]),
+            ("user", ["admin"]),
+            ("protect", [False, False, True]),
+            ("user_data", [{"packages": ["nginx"]}]),
+            (
+                "ssh_keys",
+                [["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7u5ZQzQxGJ1lF2R1nWmXk0iW0bqkPjv0o8kqB3xY6e me@here"]],
+            ),
+        ):
             if self.maybe(0.35):
                 spec[key] = self.random.choice(values)
         return spec

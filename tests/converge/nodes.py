@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The nodes of a container lab as the tests use them: the modules run on them, really, by an agent that is inside (on_node/agent.py)."""
+"""The nodes of a container lab as the tests use them: the modules run on them, really, by an agent that is inside
+(on_node/agent.py).
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,10 @@ from lab.settings import Settings, node_index, underlay_address  # noqa: E402  #
 ROOT = "/var/lib/compute-service"
 PLACE = "/opt/ikcloud-tests"
 IMAGE = f"{PLACE}/empty.qcow2"
-MODULES = ("apt", "command", "file", "getent", "user")
-# systemd goes through all its units, and runs its generators (systemd.generator(7)), at each daemon-reload: without those of the system, which nothing here
-# needs once it is up, one takes 25 ms instead of 80. And what is told of each step over D-Bus has no listener.
+MODULES = ("apt", "command", "file", "getent", "group", "user")
+# systemd goes through all its units, and runs its generators (systemd.generator(7)), at each daemon-reload: without
+# those of the system, which nothing here needs once it is up, one takes 25 ms instead of 80. And what is told of each
+# step over D-Bus has no listener.
 LEAN = """
 systemctl stop dbus.socket dbus.service systemd-logind.service uuidd.socket
 find /lib/systemd/system -mindepth 1 -maxdepth 1 ! -name '*.target' ! -name 'systemd-journald*' -exec rm -r {} +
@@ -81,9 +84,16 @@ class Node:
         self.underlay = underlay_address(node_index(name))
         self._enter = ["nsenter", f"--target={pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
         self._install()
-        modules = sorted(path.stem for path in (PROJECT / "plugins/modules").glob("*.py") if not path.stem.startswith("cloud_"))
+        modules = sorted(
+            path.stem for path in (PROJECT / "plugins/modules").glob("*.py") if not path.stem.startswith("cloud_")
+        )
         loaded = [*(f"ikcloud.compute.{name}" for name in modules), "ansible.builtin.user", "ansible.builtin.file"]
-        variables = [f"PYTHONPATH={PLACE}:{PLACE}/on_node", "PYTHONDONTWRITEBYTECODE=1", "LC_ALL=C.UTF-8", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+        variables = [
+            f"PYTHONPATH={PLACE}:{PLACE}/on_node",
+            "PYTHONDONTWRITEBYTECODE=1",
+            "LC_ALL=C.UTF-8",
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+        ]
         argv = [*self._enter, "env", "-i", *variables, "/usr/bin/python3", f"{PLACE}/on_node/agent.py", *loaded]
         self._agent = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._read().get("ready")
@@ -92,13 +102,17 @@ class Node:
         """Run a command in the node."""
         return subprocess.run([*self._enter, *argv], input=stdin, capture_output=True, check=True, timeout=60).stdout
 
-    def call(self, action: str, arguments: dict[str, Any], check: bool = False, kill: Kill | None = None, watch: bool = False) -> Answer:
+    def call(
+        self, action: str, arguments: dict[str, Any], check: bool = False, kill: Kill | None = None, watch: bool = False
+    ) -> Answer:
         """Run a module.
 
         :param kill: The point at which it is killed.
         :param watch: Whether it notes the points that it comes to.
         """
-        answer = self._ask({"action": action, "arguments": arguments, "check": check, "kill": kill, "watch": watch or kill is not None})
+        answer = self._ask(
+            {"action": action, "arguments": arguments, "check": check, "kill": kill, "watch": watch or kill is not None}
+        )
         try:
             result = json.loads(answer["result"] or "{}")
         except ValueError:
@@ -140,12 +154,21 @@ class Node:
         plugins = PROJECT / "plugins"
         here = Path(__file__).parent
         with tarfile.open(fileobj=bundle, mode="w") as archive:
-            for path in (there / "release.py", there / "module_utils", *(there / f"modules/{name}.py" for name in MODULES)):
+            for path in (
+                there / "release.py",
+                there / "module_utils",
+                *(there / f"modules/{name}.py" for name in MODULES),
+            ):
                 archive.add(path, f"ansible/{path.relative_to(there)}", filter=_source)
             for part in ("modules", "module_utils"):
                 archive.add(plugins / part, f"ansible_collections/ikcloud/compute/plugins/{part}", filter=_source)
             archive.add(here / "on_node", "on_node", filter=_source)
-        self.run("sh", "-c", f"rm -rf {PLACE} && mkdir -p {PLACE} && tar -x -C {PLACE} && touch {PLACE}/ansible/__init__.py", stdin=bundle.getvalue())
+        self.run(
+            "sh",
+            "-c",
+            f"rm -rf {PLACE} && mkdir -p {PLACE} && tar -x -C {PLACE} && touch {PLACE}/ansible/__init__.py",
+            stdin=bundle.getvalue(),
+        )
         self.run("sh", "-ec", LEAN)
         self.run("qemu-img", "create", "-q", "-f", "qcow2", IMAGE, "1M")
 

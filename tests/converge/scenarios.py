@@ -20,21 +20,38 @@ A: dict[str, Any] = {
         "green": {"vni": 99, "cidr": "192.168.99.0/24", "gateway_node": "ik-node-02"},
     },
     "cloud_instances": {
-        "web-1": {"image": "one", "network": "blue", "address": "192.168.88.11", "node": "ik-node-01", "memory": 64, "grace": 0, "accel": "tcg"},
+        "web-1": {
+            "image": "one",
+            "network": "blue",
+            "address": "192.168.88.11",
+            "node": "ik-node-01",
+            "memory": 64,
+            "grace": 0,
+            "accel": "tcg",
+        },
         "web-2": {
-            "image": "one", "nics": [{"network": "blue", "address": "192.168.88.12"}, {"network": "green", "address": "192.168.99.12"}],
-            "node": "ik-node-02", "memory": 64, "grace": 0, "accel": "tcg",
+            "image": "one",
+            "nics": [{"network": "blue", "address": "192.168.88.12"}, {"network": "green", "address": "192.168.99.12"}],
+            "node": "ik-node-02",
+            "memory": 64,
+            "grace": 0,
+            "accel": "tcg",
         },
         "db": {
-            "image": "one", "network": "blue", "address": "192.168.88.13", "node": "ik-node-01",
-            "memory": 64, "memory_max": 128, "accel": "tcg",
+            "image": "one",
+            "network": "blue",
+            "address": "192.168.88.13",
+            "node": "ik-node-01",
+            "memory": 64,
+            "memory_max": 128,
+            "accel": "tcg",
         },
     },
     "cloud_volumes": {"data-1": {"size": "1M", "instance": "web-2"}},
-}  # fmt: skip
-# The gateways change places, green becomes red with the same VNI and addresses, web-1 changes as much as it can, web-3 takes web-2's place and its
-# volume; db goes on as it runs, with more memory, another processor and a volume; and its unit
-# gets a drop-in, which it had none of.
+}
+# The gateways change places, green becomes red with the same VNI and addresses, web-1 changes as much as it can, web-3
+# takes web-2's place and its volume; db goes on as it runs, with more memory, another processor and a volume; and its
+# unit gets a drop-in, which it had none of.
 B: dict[str, Any] = {
     **A,
     "cloud_user": "other",
@@ -45,18 +62,45 @@ B: dict[str, Any] = {
     },
     "cloud_instances": {
         "web-1": {
-            "image": "one", "nics": [{"network": "red", "address": "192.168.99.11"}, {"network": "blue", "address": "192.168.88.11"}],
-            "node": "ik-node-01", "cpu": 2, "memory": 96, "disk": "2M", "grace": 0, "vnc": "none", "accel": "tcg",
+            "image": "one",
+            "nics": [{"network": "red", "address": "192.168.99.11"}, {"network": "blue", "address": "192.168.88.11"}],
+            "node": "ik-node-01",
+            "cpu": 2,
+            "memory": 96,
+            "disk": "2M",
+            "grace": 0,
+            "vnc": "none",
+            "accel": "tcg",
         },
-        "web-3": {"image": "two", "network": "red", "address": "192.168.99.12", "node": "ik-node-02", "memory": 64, "grace": 0, "accel": "tcg"},
+        "web-3": {
+            "image": "two",
+            "network": "red",
+            "address": "192.168.99.12",
+            "node": "ik-node-02",
+            "memory": 64,
+            "grace": 0,
+            "accel": "tcg",
+        },
         "db": {
-            "image": "one", "network": "blue", "address": "192.168.88.13", "node": "ik-node-01",
-            "cpu": 2, "memory": 96, "memory_max": 128, "grace": 0, "accel": "tcg",
+            "image": "one",
+            "network": "blue",
+            "address": "192.168.88.13",
+            "node": "ik-node-01",
+            "cpu": 2,
+            "memory": 96,
+            "memory_max": 128,
+            "grace": 0,
+            "accel": "tcg",
         },
     },
     "cloud_volumes": {"data-1": {"size": "2M", "instance": "web-3"}, "data-2": {"size": "1M", "instance": "db"}},
-}  # fmt: skip
-NOTHING: dict[str, Any] = {"cloud_instances": {}, "cloud_purge": True, "cloud_purge_limit": 10, "cloud_purge_volumes": True}
+}
+NOTHING: dict[str, Any] = {
+    "cloud_instances": {},
+    "cloud_purge": True,
+    "cloud_purge_limit": 10,
+    "cloud_purge_volumes": True,
+}
 SCENARIOS = {"nothing to A": A, "A to B": B, "B to nothing": NOTHING}
 
 

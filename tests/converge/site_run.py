@@ -1,8 +1,10 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``site`` and ``plan`` without ansible-playbook: the tasks that the playbooks' and roles' files have, in their order, templated by Ansible's own templar,
-planned by the collection's own planner, and run by the real modules on the nodes. Only the connection and the strategy are ours."""
+"""``site`` and ``plan`` without ansible-playbook: the tasks that the playbooks' and roles' files have, in their order,
+templated by Ansible's own templar,
+planned by the collection's own planner, and run by the real modules on the nodes. Only the connection and the strategy
+are ours."""
 
 from __future__ import annotations
 
@@ -14,14 +16,27 @@ from typing import Any
 import jinja2
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._declaration.declaration import DECLARATION
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._planning.planner import make_plan
 from nodes import PROJECT, ROOT, Answer, Kill, Node
 
 Vars = dict[str, Any]
-KEYWORDS = {"name", "any_errors_fatal", "when", "register", "vars", "loop", "tasks_from", "run_once", "changed_when", "failed_when", "tags"}
+KEYWORDS = {
+    "name",
+    "any_errors_fatal",
+    "when",
+    "register",
+    "vars",
+    "loop",
+    "tasks_from",
+    "run_once",
+    "changed_when",
+    "failed_when",
+    "tags",
+}
 LOADER = DataLoader()
-# The same few templates thousands of times: what they compile to is kept (where they are text; conditions come as nodes), a third of this process's time.
+# The same few templates thousands of times: what they compile to is kept (where they are text; conditions come as
+# nodes), a third of this process's time.
 _COMPILE = jinja2.Environment.compile
 _COMPILED: dict[str, Any] = {}
 
@@ -64,7 +79,9 @@ class Outcome:
     @property
     def commands(self) -> list[list[str]]:
         """The commands that each task that changed something, or would, names."""
-        return [answer.result.get("commands", [action]) for action, answer in self.calls if answer.result.get("changed")]
+        return [
+            answer.result.get("commands", [action]) for action, answer in self.calls if answer.result.get("changed")
+        ]
 
     @property
     def steps(self) -> list[list[str]]:
@@ -90,7 +107,11 @@ def flatten(path: str, defaults: Vars, when: list[str]) -> Iterator[Task]:
             yield from flatten(f"{path.rpartition('/')[0]}/{arguments}", defaults, conditions)
         elif short in ("import_role", "include_role"):
             role = arguments["name"].rpartition(".")[2]
-            yield from flatten(f"roles/{role}/tasks/{arguments.get('tasks_from', 'main')}.yml", _load(f"roles/{role}/defaults/main.yml"), conditions)
+            yield from flatten(
+                f"roles/{role}/tasks/{arguments.get('tasks_from', 'main')}.yml",
+                _load(f"roles/{role}/defaults/main.yml"),
+                conditions,
+            )
         else:
             yield Task(str(action), arguments, defaults, conditions, str(entry.get("register", "")), entry.get("loop"))
 
@@ -121,17 +142,25 @@ class Site:
         """Take all nodes' pictures."""
         return self.on_all(lambda node: node.picture())
 
-    def run(self, declaration: Vars, check: bool = False, kills: Mapping[str, Kill | None] | None = None) -> dict[str, Outcome]:
+    def run(
+        self, declaration: Vars, check: bool = False, kills: Mapping[str, Kill | None] | None = None
+    ) -> dict[str, Outcome]:
         """Run ``site``.
 
         :param kills: For each node the point at which a module of its is killed, after which the node is left as it is.
         :raises ComputeError: When the declaration is refused.
         """
         infos = self.on_all(lambda node: node.call("ikcloud.compute.node_info", {"root": ROOT}).result)
-        addresses = {node.name: {"underlay_address": node.underlay, "info": infos[node.name]["node"]} for node in self.nodes}
+        addresses = {
+            node.name: {"underlay_address": node.underlay, "info": infos[node.name]["node"]} for node in self.nodes
+        }
         plan = make_plan({key: declaration.get(name) for key, name in DECLARATION.items()}, addresses)
         found: Vars = {**declaration, "cloud_plan": plan}
-        return self.on_all(lambda node: self._on(node, {**found, "compute_node_info": infos[node.name]}, check, (kills or {}).get(node.name)))
+        return self.on_all(
+            lambda node: self._on(
+                node, {**found, "compute_node_info": infos[node.name]}, check, (kills or {}).get(node.name)
+            )
+        )
 
     def _on(self, node: Node, found: Vars, check: bool, kill: Kill | None) -> Outcome:
         outcome = Outcome()

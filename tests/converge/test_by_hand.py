@@ -10,13 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.names import short_id
 from ansible_runs import Playbooks
 from conftest import Lab
 from nodes import ROOT, Node
 from scenarios import A, differences
 
-WEB_3 = {"image": "one", "network": "green", "address": "192.168.99.13", "node": "ik-node-02", "memory": 64, "grace": 0, "accel": "tcg"}
+WEB_3 = {
+    "image": "one",
+    "network": "green",
+    "address": "192.168.99.13",
+    "node": "ik-node-02",
+    "memory": 64,
+    "grace": 0,
+    "accel": "tcg",
+}
 DECLARED = {**A, "cloud_instances": {**A["cloud_instances"], "web-3": WEB_3}}
 
 
@@ -60,11 +68,18 @@ def test_edits_by_hand(lab: Lab, tmp_path: Path) -> None:
         ("ik-node-02", "bridge", bridge): "mtu is 1300, declared 1450",
         ("ik-node-02", "tap", tap): f"bridge is {bridge}, declared {link(two, 'network/green')}",
         ("ik-node-02", "instance", "web-2"): "is stopped, declared running",
-        ("ik-node-02", "instance", "web-3"): "start says: memory is 96, declared 64; start says: memory_max is 96, declared 64",
+        (
+            "ik-node-02",
+            "instance",
+            "web-3",
+        ): "start says: memory is 96, declared 64; start says: memory_max is 96, declared 64",
     }
     by_prepare = {("ik-node-02", "folder", "run/instances"): f"mode of {ROOT}/run/instances is 0777, not 0755"}
     planned = playbooks.plan(DECLARED)
-    assert {(entry["node"], entry["kind"], entry["name"]): entry["reason"] for entry in planned["entries"]} == {**wanted, **by_prepare}
+    assert {(entry["node"], entry["kind"], entry["name"]): entry["reason"] for entry in planned["entries"]} == {
+        **wanted,
+        **by_prepare,
+    }
     assert planned["totals"] == {"create": 1, "live": 7, "restart": 0, "rebuild": 0, "destroy": 0, "pending": 0}
     record = playbooks.site(DECLARED)
     assert {line for task in record["tasks"] if task["node"] for line in said(task["result"])} == set(wanted.values())

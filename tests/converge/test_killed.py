@@ -1,11 +1,13 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Killed anywhere: ``site`` is killed at every point there is, run again, and has to have come to where an undisturbed run comes.
+"""Killed anywhere: ``site`` is killed at every point there is, run again, and has to have come to where an undisturbed
+run comes.
 
-The three scenarios are one round: from nothing to A, from A to B with everything changed, from B to nothing. In each round every scenario is killed
-at one point more, on both nodes, until there is none that was not tried. The time goes into waiting for systemd and for disks, so IKCLOUD_LANES (2) labs
-share the rounds. IKCLOUD_POINTS=1-8,50 tries some of them, 1-999/8 each eighth.
+The three scenarios are one round: from nothing to A, from A to B with everything changed, from B to nothing. In each
+round every scenario is killed at one point more, on both nodes, until there is none that was not tried. The time goes
+into waiting for systemd and for disks, so IKCLOUD_LANES (2) labs share the rounds. IKCLOUD_POINTS=1-8,50 tries some of
+them, 1-999/8 each eighth.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ class Harness:
         for scenario, declaration in SCENARIOS.items():
             prepare(self.site, scenario)
             outcomes = self.site.run(declaration)
-            assert not any(outcome.failed for outcome in outcomes.values()), [outcome.failed for outcome in outcomes.values()]
+            assert not any(outcome.failed for outcome in outcomes.values()), [
+                outcome.failed for outcome in outcomes.values()
+            ]
             self.points[scenario] = {name: points_of(outcome.calls) for name, outcome in outcomes.items()}
             self.wanted[scenario] = self.converge(declaration)
         assert any(point.get("unit") for point in every(self.points)), "no two QEMUs were started together"
@@ -59,7 +63,9 @@ class Harness:
     def round(self, number: int) -> None:
         """Kill each scenario at its point of this number, on both nodes."""
         for scenario, nodes in self.points.items():
-            kills = {name: copy.copy(listed[number]) if number < len(listed) else None for name, listed in nodes.items()}
+            kills = {
+                name: copy.copy(listed[number]) if number < len(listed) else None for name, listed in nodes.items()
+            }
             self.tried += sum(kill is not None for kill in kills.values())
             if any(kills.values()):
                 self.kill(scenario, kills)
@@ -70,8 +76,12 @@ class Harness:
         """Run until nothing is to do any more (once, twice if need be), and take the picture."""
         for _round in range(2):
             outcomes = self.site.run(declaration)
-            assert not any(outcome.failed for outcome in outcomes.values()), [outcome.failed for outcome in outcomes.values()]
-        assert not any(outcome.commands for outcome in outcomes.values()), [outcome.commands for outcome in outcomes.values()]
+            assert not any(outcome.failed for outcome in outcomes.values()), [
+                outcome.failed for outcome in outcomes.values()
+            ]
+        assert not any(outcome.commands for outcome in outcomes.values()), [
+            outcome.commands for outcome in outcomes.values()
+        ]
         return self.site.pictures()
 
     def go_through(self, scenario: str) -> None:
@@ -105,7 +115,9 @@ class Harness:
         if any(problems.values()):
             for name, found in problems.items():
                 if found:
-                    last = [note for _action, answer in killed[name].calls[-1:] for note in answer.notes if "point" in note][-1:]
+                    last = [
+                        note for _action, answer in killed[name].calls[-1:] for note in answer.notes if "point" in note
+                    ][-1:]
                     self.failures.append(f"{scenario}, {name}, {kills[name]}, {last}:\n    " + "\n    ".join(found))
                     self.say(self.failures[-1])
             self.renew(scenario)
@@ -145,7 +157,10 @@ def points_of(calls: list[Any]) -> list[Kill]:
 
 def modes(points: dict[str, dict[str, list[Kill]]]) -> dict[str, dict[str, Counter[str]]]:
     """Count the points by their mode, of each scenario and node."""
-    return {scenario: {name: Counter(str(point["mode"]) for point in listed) for name, listed in nodes.items()} for scenario, nodes in points.items()}
+    return {
+        scenario: {name: Counter(str(point["mode"]) for point in listed) for name, listed in nodes.items()}
+        for scenario, nodes in points.items()
+    }
 
 
 def numbers(text: str, most: int) -> Iterator[int]:
@@ -182,7 +197,10 @@ def test_killed_anywhere(labs: Callable[[int], list[Lab]], say: Say) -> None:
                     raise
                 if number % 10 == 9:
                     survived, tried = sum(one.survived for one in lanes), sum(one.tried for one in lanes)
-                    say(f"round {number + 1} of {lane.rounds}: {survived} of {tried} points survived, {time.monotonic() - began:.0f} s")
+                    say(
+                        f"round {number + 1} of {lane.rounds}: {survived} of {tried} points survived,"
+                        f" {time.monotonic() - began:.0f} s"
+                    )
                 if sum(len(one.failures) for one in lanes) >= MOST_FAILURES:
                     return
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole is killed: `ansible-playbook site` on the controller, at moments all over its run, while modules work on the nodes."""
+"""The whole is killed: `ansible-playbook site` on the controller, at moments all over its run, while modules work on
+the nodes.
+"""
 
 from __future__ import annotations
 
@@ -35,5 +37,8 @@ def test_killed_on_the_controller(lab: Lab, say: Callable[[str], None], tmp_path
             again = site.run(declaration, check=True)
             assert not any(outcome.failed or outcome.commands for outcome in again.values()), again
             left = differences(wanted[scenario], site.pictures())
-            say(f"{scenario}: killed after {after:.1f} s of {seconds[scenario]:.1f}{'' if running else ' (it had ended)'}: {len(left)} differences")
+            say(
+                f"{scenario}: killed after {after:.1f} s of"
+                f" {seconds[scenario]:.1f}{'' if running else ' (it had ended)'}: {len(left)} differences"
+            )
             assert not left, left

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Every module's EXAMPLES are run on a node of a lab, as they stand in the documentation.
 
-Containers have this machine's kernel, which may lack GENEVE: its examples are run on the vm lab, by molecule; all others in containers, which is much
-faster. Who is not root, and so has no containers, has all of them run on the vm lab.
+Containers have this machine's kernel, which may lack GENEVE: its examples are run on the vm lab, by molecule; all
+others in containers, which is much faster. Who is not root, and so has no containers, has all of them run on the vm
+lab.
 """
 
 from __future__ import annotations
@@ -44,12 +45,19 @@ def examples(module: str) -> str:
 
 def play(module: str, hosts: str) -> dict[str, Any]:
     """Give the play of a module's examples."""
-    return {"name": module, "hosts": hosts, "gather_facts": False, "become": True, "tasks": yaml.safe_load(examples(module))}
+    return {
+        "name": module,
+        "hosts": hosts,
+        "gather_facts": False,
+        "become": True,
+        "tasks": yaml.safe_load(examples(module)),
+    }
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[dict[str, Any]]], str]:
-    """Run all plays, half of them on each node at the same time, and give their tasks' results by play, and what Ansible said.
+    """Run all plays, half of them on each node at the same time, and give their tasks' results by play, and what
+    Ansible said.
 
     What they leave over stays: the nodes are removed afterwards.
     """
@@ -61,12 +69,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[dict[s
         record.unlink()
     # The more tasks, the longer: so the halves take about the same time.
     single = sorted(set(MODULES) - set(WHOLE_CLOUD), key=lambda module: (-examples(module).count("\n- name:"), module))
-    shares = {"ik-node-01": single[1::2], "ik-node-02": single[::2], "compute_nodes": [module for module in WHOLE_CLOUD if module in MODULES]}
+    shares = {
+        "ik-node-01": single[1::2],
+        "ik-node-02": single[::2],
+        "compute_nodes": [module for module in WHOLE_CLOUD if module in MODULES],
+    }
     shares = {hosts: modules for hosts, modules in shares.items() if modules}
 
     def share(hosts: str) -> str:
         path = folder / f"examples-{hosts}.yml"
-        path.write_text(yaml.safe_dump([play(module, hosts) for module in shares[hosts]], sort_keys=False), encoding="utf-8")
+        path.write_text(
+            yaml.safe_dump([play(module, hosts) for module in shares[hosts]], sort_keys=False), encoding="utf-8"
+        )
         done = cloud.playbook(str(path), timeout=1800)
         return done.stdout + done.stderr
 

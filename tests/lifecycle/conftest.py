@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A lab of two nodes for the tests of this folder, with small guests in it. Needs its images (built when they are missing), and root for containers."""
+"""A lab of two nodes for the tests of this folder, with small guests in it.
+
+Needs its images (built when they are missing), and root for containers.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,14 @@ PORTS = {"IKCLOUD_LAB_SSH_PORT": "24101", "IKCLOUD_LAB_HTTP_PORT": "24180", "IKC
 CLOUD: dict[str, Any] = {
     "cloud_networks": {"blue": {"vni": 88, "cidr": "192.168.88.0/24"}, "green": {"vni": 99, "cidr": "192.168.99.0/24"}},
     "cloud_instances": {
-        "web-1": {**SMALL, "network": "blue", "address": ADDRESSES["web-1"], "node": NODE, "cpu_max": 2, "memory_max": 192},
+        "web-1": {
+            **SMALL,
+            "network": "blue",
+            "address": ADDRESSES["web-1"],
+            "node": NODE,
+            "cpu_max": 2,
+            "memory_max": 192,
+        },
         "web-2": {**SMALL, "network": "blue", "address": ADDRESSES["web-2"], "node": NODE},
         "far-1": {**SMALL, "network": "blue", "address": ADDRESSES["far-1"], "node": OTHER},
     },
@@ -48,11 +58,23 @@ class Lab:
         self.cloud = copy.deepcopy(CLOUD)
         ports = {name: os.environ.get(name) or port for name, port in PORTS.items()}
         self.environment = {
-            **os.environ, **ports, "IKCLOUD_LAB_KIND": KIND, "NODES": "2", "IKCLOUD_LAB_RUN": str(run), "ANSIBLE_NOCOLOR": "1",
-        }  # fmt: skip
+            **os.environ,
+            **ports,
+            "IKCLOUD_LAB_KIND": KIND,
+            "NODES": "2",
+            "IKCLOUD_LAB_RUN": str(run),
+            "ANSIBLE_NOCOLOR": "1",
+        }
 
     def lab(self, *words: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "lab", *words], cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "lab", *words],
+            cwd=PROJECT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -75,7 +97,9 @@ class Lab:
     def changes(self, **variables: Any) -> dict[str, str]:
         """Give the kind of change of each resource that `site` would touch."""
         entries = self.plan(**variables)["entries"]
-        return {f"{entry['kind']} {entry['name']}": entry["change"] for entry in entries if entry["change"] != "pending"}
+        return {
+            f"{entry['kind']} {entry['name']}": entry["change"] for entry in entries if entry["change"] != "pending"
+        }
 
     def settle(self, **variables: Any) -> str:
         """Run `site`, after which there is nothing to do, and give what it said."""
@@ -87,7 +111,17 @@ class Lab:
         return self.lab("ssh", name, command)
 
     def info(self, name: str, node: str = NODE) -> dict[str, Any]:
-        command = ["ansible", node, "-i", "inventory/lab", "-m", "ikcloud.compute.instance_info", "-a", f"names={name}", "-o"]
+        command = [
+            "ansible",
+            node,
+            "-i",
+            "inventory/lab",
+            "-m",
+            "ikcloud.compute.instance_info",
+            "-a",
+            f"names={name}",
+            "-o",
+        ]
         done = subprocess.run(command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=True)
         found: dict[str, Any] = json.loads(done.stdout.split("=>", 1)[1])["instances"][0]
         return found
@@ -98,16 +132,35 @@ class Lab:
     def started(self, name: str, node: str) -> float:
         """Give when an instance's QEMU was started, in seconds since 1970."""
         unit = f"compute-instance@{self.info(name, node)['id']}"
-        return int(self.node(f"systemctl show {unit} --timestamp=unix --property=ExecMainStartTimestamp --value", node).strip().lstrip("@"))
+        return int(
+            self.node(f"systemctl show {unit} --timestamp=unix --property=ExecMainStartTimestamp --value", node)
+            .strip()
+            .lstrip("@")
+        )
 
     def ssh(self, address: str) -> list[str]:
-        return ["ssh", "-F", f"{self.run_folder}/ssh_config", "-o", "ConnectTimeout=10", "-J", NODE, f"ubuntu@{address}"]
+        return [
+            "ssh",
+            "-F",
+            f"{self.run_folder}/ssh_config",
+            "-o",
+            "ConnectTimeout=10",
+            "-J",
+            NODE,
+            f"ubuntu@{address}",
+        ]
 
     def guest(self, name: str, command: str, limit: float = 240 * PATIENCE) -> str:
         """Run a command in a guest, waiting for the guest as long as it boots."""
         address, until = ADDRESSES[name], time.monotonic() + limit
         while True:
-            done = subprocess.run([*self.ssh(address), command], capture_output=True, text=True, check=False, timeout=max(limit, 120 * PATIENCE))
+            done = subprocess.run(
+                [*self.ssh(address), command],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=max(limit, 120 * PATIENCE),
+            )
             if done.returncode == 0 or time.monotonic() > until:
                 assert done.returncode == 0, done.stderr
                 return done.stdout
@@ -124,7 +177,10 @@ def lab() -> Iterator[Lab]:
     if KIND == "container" and os.geteuid() != 0:
         pytest.skip("containers need root")
     with tempfile.TemporaryDirectory(prefix="ikc-lab-") as folder:
-        cache = os.environ.get("IKCLOUD_LAB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ikcloud-compute-lab"
+        cache = (
+            os.environ.get("IKCLOUD_LAB_CACHE")
+            or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ikcloud-compute-lab"
+        )
         made = Lab(Path(os.environ.get("IKCLOUD_LAB_RUN") or Path(cache) / "lifecycle"), Path(folder))
         try:
             made.lab("down")  # what an interrupted run left: the nodes are to be bare

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A guest of a distribution, with its own cloud-init: what it makes of its seed. (The lab's small guest reads a seed by a script of the lab's.)"""
+"""A guest of a distribution, with its own cloud-init: what it makes of its seed. (The lab's small guest reads a seed by
+a script of the lab's.)
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ import json
 import pytest
 from conftest import ADDRESSES, CLOUD, NODE, Lab
 
-DEBIAN = {"image": "debian", "network": "blue", "address": ADDRESSES["deb-1"], "node": NODE, "cpu": 2, "memory": 512, "disk": "3G"}
+DEBIAN = {
+    "image": "debian",
+    "network": "blue",
+    "address": ADDRESSES["deb-1"],
+    "node": NODE,
+    "cpu": 2,
+    "memory": 512,
+    "disk": "3G",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,7 +41,9 @@ def test_it_is_done_without_errors(lab: Lab) -> None:
 
 
 def test_name_network_and_disk_are_as_declared(lab: Lab) -> None:
-    said = lab.guest("deb-1", "hostname; cat /sys/class/net/e*/mtu /sys/block/vda/size; df -B1 --output=size / | tail -n 1").split()
+    said = lab.guest(
+        "deb-1", "hostname; cat /sys/class/net/e*/mtu /sys/block/vda/size; df -B1 --output=size / | tail -n 1"
+    ).split()
     size = 3 << 30
     assert said[:3] == ["deb-1", "1450", str(size // 512)]
     assert int(said[3]) > 0.85 * size

@@ -61,7 +61,9 @@ def test_nobody_takes_another_ones_name(lab: Lab) -> None:
     place, victim = folder(lab, "web-1"), lab.info("web-2")["id"]
     as_qemu(lab, f"sed -i 's/instance web-1$/instance web-2/' {place}/start")
     assert lab.info("web-2")["id"] == victim
-    assert "says that it is web-2, whose id it does not have" in lab.info("web-1")["error"]  # its link's alias, which is root's, has its name
+    assert (
+        "says that it is web-2, whose id it does not have" in lab.info("web-1")["error"]
+    )  # its link's alias, which is root's, has its name
     lab.settle()
 
 
@@ -87,5 +89,7 @@ def test_folders_in_folders_and_no_files_are_torn_down(lab: Lab) -> None:
     assert lab.info("web-2")["power"] == "running"
     lab.play("stop", instances="web-2", grace=1)
     lab.play("teardown")
-    assert lab.node("systemctl list-units --all --plain --no-legend 'compute-instance@*'; pgrep -c qemu-system || true").split() == ["0"]
+    assert lab.node(
+        "systemctl list-units --all --plain --no-legend 'compute-instance@*'; pgrep -c qemu-system || true"
+    ).split() == ["0"]
     assert NODE not in lab.node(f"ls {INSTANCES} 2>&1 || true").split()

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What happens to real guests in the lab: changed while somebody is logged in, restarted, rebuilt. The steps follow one another on one cloud."""
+"""What happens to real guests in the lab: changed while somebody is logged in, restarted, rebuilt.
+
+The steps follow one another on one cloud.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ class Session:
     """One login that stays, whatever is done to the guest meanwhile."""
 
     def __init__(self, lab: Lab, address: str) -> None:
-        self.process = subprocess.Popen([*lab.ssh(address), "sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [*lab.ssh(address), "sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def ask(self, command: str) -> str:
         assert self.process.stdin is not None
@@ -52,7 +57,9 @@ def session(lab: Lab) -> Iterator[Session]:
 
 
 def present(session: Session, count: int) -> str:
-    """Return the processors that a guest of so many knows, after it booted with one: an emulated one from Linux 6.12.58 on knows no later ones."""
+    """Return the processors that a guest of so many knows, after it booted with one: an emulated one from Linux 6.12.58
+    on knows no later ones.
+    """
     release = tuple(map(int, re.findall(r"[0-9]+", session.ask("uname -r"))[:3]))
     return "0" if release >= (6, 12, 58) else f"0-{count - 1}"
 
@@ -65,11 +72,18 @@ def test_changes_while_somebody_is_logged_in(lab: Lab, session: Session) -> None
     pid = lab.pid("web-1")
     session.until("cat /proc/meminfo", "MemTotal: +[0-9]{5} kB")  # of 192 MiB it has given 64 back
     web = lab.cloud["cloud_instances"]["web-1"]
-    cards = [{"network": web.pop("network"), "address": web.pop("address")}, {"network": "green", "address": "192.168.99.101"}]
+    cards = [
+        {"network": web.pop("network"), "address": web.pop("address")},
+        {"network": "green", "address": "192.168.99.101"},
+    ]
     web.update(cpu=2, memory=160, nics=cards, disk="300M")
     lab.cloud["cloud_volumes"]["data-1"] = {"size": "64M", "instance": "web-1"}
     effects = lab.changes()
-    assert (effects["instance web-1"], effects["volume data-1"], effects[f"volume compute-{lab.info('web-1')['id']}"]) == ("live", "create", "live")
+    assert (
+        effects["instance web-1"],
+        effects["volume data-1"],
+        effects[f"volume compute-{lab.info('web-1')['id']}"],
+    ) == ("live", "create", "live")
     said = squeezed(lab.play("site"))
     # The card is there; what the guest is to do with it, cloud-init reads at boot.
     assert squeezed("instance web-1: a restart is pending (network-config: cloud-init reads the seed at boot") in said
@@ -93,7 +107,9 @@ def test_a_volume_in_use_is_not_removed(lab: Lab, session: Session) -> None:
     volume = lab.cloud["cloud_volumes"].pop("data-1")
     for purge in (False, True):
         said = lab.play("site", fails=True, cloud_purge=purge)
-        assert squeezed("The volume data-1 on ik-node-01 is attached to web-1, and not declared any more") in squeezed(said)
+        assert squeezed("The volume data-1 on ik-node-01 is attached to web-1, and not declared any more") in squeezed(
+            said
+        )
     lab.cloud["cloud_volumes"]["data-1"] = volume
     assert not lab.plan()["changed"]
 
@@ -121,13 +137,19 @@ def test_what_needs_a_restart_is_pending_until_it_may(lab: Lab, session: Session
     assert not planned["changed"]
     assert [(entry["name"], entry["change"]) for entry in planned["entries"]] == [("web-1", "pending")]
     info = lab.info("web-1")
-    assert info["restart_required"] and info["restart_reason"] == planned["entries"][0]["reason"] and info["restart_reason"].startswith(reason)
+    assert (
+        info["restart_required"]
+        and info["restart_reason"] == planned["entries"][0]["reason"]
+        and info["restart_reason"].startswith(reason)
+    )
     assert "restart pending" in lab.play("status")
     assert session.ask("cat /sys/devices/system/cpu/present") == f"{present(session, 2)}\n" and lab.pid("web-1") == pid
     web["restart"] = "never"
     assert lab.plan(cloud_restart="when_required")["changed"] is False
     web.pop("restart")
-    commands = [command for command in lab.plan(cloud_restart="when_required")["commands"][NODE] if "systemctl" in command]
+    commands = [
+        command for command in lab.plan(cloud_restart="when_required")["commands"][NODE] if "systemctl" in command
+    ]
     assert [command.split()[:2] for command in commands] == [["systemctl", "restart"]]
     lab.play("site", cloud_restart="when_required")
     once = lab.pid("web-1")
@@ -138,7 +160,9 @@ def test_what_needs_a_restart_is_pending_until_it_may(lab: Lab, session: Session
 
 
 def test_restarts_are_rolled(lab: Lab) -> None:
-    """The network's MTU is what guests read at boot: pending for all, then one after another, each up before the next."""
+    """The network's MTU is what guests read at boot: pending for all, then one after another, each up before the
+    next.
+    """
     lab.cloud["cloud_networks"]["blue"]["mtu"] = 1400
     for name in SMALL_GUESTS:
         lab.guest(name, "true")
@@ -159,7 +183,10 @@ def test_rebuild(lab: Lab) -> None:
     """A new disk and a new instance-id; the volumes stay, the former disk is kept, and then there is nothing to do."""
     # The guest lives in its memory; what it has of the disk beyond its image is this.
     mark = "dd if=/dev/vda bs=512 skip=400000 count=1 2>/dev/null | head -c 4"
-    assert lab.guest("web-2", f"printf mine | dd of=/dev/vda bs=512 seek=400000 conv=notrunc 2>/dev/null; sync; {mark}") == "mine"
+    assert (
+        lab.guest("web-2", f"printf mine | dd of=/dev/vda bs=512 seek=400000 conv=notrunc 2>/dev/null; sync; {mark}")
+        == "mine"
+    )
     before = lab.node("cat /var/lib/compute-service/run/instances/*/meta_data.cfg")
     machine = f"compute-{lab.info('web-2')['id']}"
     assert f"iid-{machine[8:]}" in before and f"iid-{machine[8:]}-2" not in before

@@ -73,7 +73,9 @@ def test_snapshots(lab: Lab) -> None:
     lab.play("snapshot_revert", instances="web-1", snapshot="one")
     assert lab.guest("web-1", f"{BOOT}; cat /tmp/word; {READ}") == f"{boot}before\nbefore"
     lab.play("snapshot_delete", instances="web-1", snapshot="one")
-    assert squeezed("instance web-1 has no snapshot one; there is none") in squeezed(lab.play("snapshot_revert", instances="web-1", snapshot="one", fails=True))
+    assert squeezed("instance web-1 has no snapshot one; there is none") in squeezed(
+        lab.play("snapshot_revert", instances="web-1", snapshot="one", fails=True)
+    )
 
 
 def test_backup_and_restore(lab: Lab) -> None:
@@ -90,7 +92,9 @@ def test_backup_and_restore(lab: Lab) -> None:
     assert lab.changes() == {}
 
 
-@pytest.mark.parametrize("playbook", ["stop", "start", "pause", "resume", "reboot", "snapshot", "backup", "restore", "rebuild"])
+@pytest.mark.parametrize(
+    "playbook", ["stop", "start", "pause", "resume", "reboot", "snapshot", "backup", "restore", "rebuild"]
+)
 def test_an_instance_that_is_not_there(lab: Lab, playbook: str) -> None:
     own = {"snapshot": {"snapshot": "one"}, "backup": {"backup": "nightly"}, "restore": {"backup": "nightly"}}
     said = lab.play(playbook, fails=True, instances="web-1,nobody", **own.get(playbook, {}))

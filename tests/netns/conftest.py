@@ -24,7 +24,10 @@ import pytest
 MODULES = "ansible_collections.ikcloud.compute.plugins.modules"
 PROBE = str(Path(__file__).with_name("probe.py"))
 # The module's process sees an /etc/sysctl.d of the test's own, and no systemd.
-COVER = 'mount --bind "$1/sysctl.d" /etc/sysctl.d && { [ ! -d /run/systemd ] || mount --bind "$1/empty" /run/systemd; } && shift && exec "$@"'
+COVER = (
+    'mount --bind "$1/sysctl.d" /etc/sysctl.d && { [ ! -d /run/systemd ] || mount --bind "$1/empty" /run/systemd; } &&'
+    ' shift && exec "$@"'
+)
 
 
 class Node:

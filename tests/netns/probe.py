@@ -23,7 +23,9 @@ def checksum(data: bytes) -> int:
 
 
 def ping(address: str, size: int, timeout: float = 2.0) -> bool:
-    """Send one ICMP echo request in an IPv4 packet of ``size`` bytes that may not be fragmented, and wait for its answer."""
+    """Send one ICMP echo request in an IPv4 packet of ``size`` bytes that may not be fragmented, and wait for its
+    answer.
+    """
     ident = os.getpid() & 0xFFFF
     payload = b"\xa5" * (size - 28 - (size % 2))
     packet = struct.pack("!BBHHH", 8, 0, 0, ident, 1) + payload

@@ -9,7 +9,10 @@ import sys
 
 from .conftest import World
 
-ASK = "import sys; from ansible_collections.ikcloud.compute.plugins.module_utils.guest import address_answers as ask; print(ask(*sys.argv[1:3], limit=1.0))"
+ASK = (
+    "import sys; from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.guest_agent import address_answers"
+    " as ask; print(ask(*sys.argv[1:3], limit=1.0))"
+)
 
 
 def test_an_address_answers_on_its_port_alone(world: World) -> None:

@@ -13,9 +13,22 @@ import pytest
 from .conftest import Node, World
 
 BLUE, RED = "br-gnv-0000b1e0", "br-gnv-000004ed"
-BRIDGES = [{"name": BLUE, "network": "blue", "addresses": ["10.88.0.1/24"]}, {"name": RED, "network": "red", "mtu": 1430}]
-VXLAN = {"name": "gnv-00000001", "network": "blue", "vni": 88, "remote": ["10.10.20.102"], "bridge": BLUE, "encapsulation": "vxlan"}
-TAPS = [{"name": f"vnet-0000000{number}", "bridge": BLUE, "owner": "nobody", "instance": f"web-{number}"} for number in (1, 2)]
+BRIDGES = [
+    {"name": BLUE, "network": "blue", "addresses": ["10.88.0.1/24"]},
+    {"name": RED, "network": "red", "mtu": 1430},
+]
+VXLAN = {
+    "name": "gnv-00000001",
+    "network": "blue",
+    "vni": 88,
+    "remote": ["10.10.20.102"],
+    "bridge": BLUE,
+    "encapsulation": "vxlan",
+}
+TAPS = [
+    {"name": f"vnet-0000000{number}", "bridge": BLUE, "owner": "nobody", "instance": f"web-{number}"}
+    for number in (1, 2)
+]
 
 
 def test_bridges(node: Node) -> None:
@@ -51,7 +64,10 @@ def test_bridge_drift(node: Node, drift: str, reason: str, lines: int) -> None:
 @pytest.mark.parametrize(("verbosity", "told"), [(0, []), (2, []), (3, BRIDGES)])
 def test_node_sends_its_lists_back_to_those_who_want_to_know(node: Node, verbosity: int, told: list[Any]) -> None:
     done = node.good("node", bridges=BRIDGES, _ansible_verbosity=verbosity)
-    assert [{key: one[key] for key in want} for one, want in zip(done["invocation"].get("module_args", {}).get("bridges", []), BRIDGES)] == told
+    assert [
+        {key: one[key] for key in want}
+        for one, want in zip(done["invocation"].get("module_args", {}).get("bridges", []), BRIDGES)
+    ] == told
 
 
 def test_diff_comes_in_diff_mode(node: Node) -> None:
@@ -66,7 +82,12 @@ def test_refused_lists_come_back_from_node(node: Node) -> None:
 
 def test_addresses_of_one_subnet(node: Node) -> None:
     """The kernel deletes an IPv4 subnet's further addresses with its first one."""
-    for addresses in (["10.88.0.1/24", "10.88.0.2/24", "10.88.0.3/24"], ["10.88.0.3/24"], ["10.88.0.2/24", "10.88.0.3/24"], []):
+    for addresses in (
+        ["10.88.0.1/24", "10.88.0.2/24", "10.88.0.3/24"],
+        ["10.88.0.3/24"],
+        ["10.88.0.2/24", "10.88.0.3/24"],
+        [],
+    ):
         node.converge("bridge", bridges=[{"name": BLUE, "network": "blue", "addresses": addresses}])
 
 
@@ -83,7 +104,11 @@ def test_files_are_mended(node: Node) -> None:
     node.file(f"10-{RED}.ip").unlink()
     node.file("up").write_text("#!/bin/sh\n")
     done = node.converge("bridge", bridges=BRIDGES)
-    assert [entry["reasons"] for entry in done["results"]] == [[f"10-{BLUE}.ip differs"], [f"10-{RED}.ip is missing"], ["it differs"]]
+    assert [entry["reasons"] for entry in done["results"]] == [
+        [f"10-{BLUE}.ip differs"],
+        [f"10-{RED}.ip is missing"],
+        ["it differs"],
+    ]
     assert all(command.startswith("install ") for command in done["commands"])
 
 
@@ -102,7 +127,12 @@ def test_purge_leaves_foreign_links(node: Node) -> None:
     node.ip("link add dev br-gnv-99999999 type bridge")
     done = node.converge("bridge", bridges=BRIDGES[:1], purge=True)
     assert f"ip link delete dev {RED}" in done["commands"]
-    assert [node.link(name) is not None for name in (BLUE, RED, "docker0", "br-gnv-99999999")] == [True, False, True, True]
+    assert [node.link(name) is not None for name in (BLUE, RED, "docker0", "br-gnv-99999999")] == [
+        True,
+        False,
+        True,
+        True,
+    ]
     node.converge("bridge", bridges=[], purge=True)
     assert node.link("docker0") and not node.link(BLUE)
     assert not list(Path(node.root, "run/networks").iterdir())
@@ -112,7 +142,10 @@ def test_vxlan_tunnel(node: Node) -> None:
     node.good("bridge", bridges=BRIDGES)
     done = node.converge("geneve_tunnel", tunnels=[VXLAN])
     assert "ip link add dev gnv-00000001 type vxlan id 88 remote 10.10.20.102 dstport 4789" in done["commands"]
-    isolated, up = (done["commands"].index(f"ip link set dev gnv-00000001 {words}") for words in ("type bridge_slave isolated on", "up"))
+    isolated, up = (
+        done["commands"].index(f"ip link set dev gnv-00000001 {words}")
+        for words in ("type bridge_slave isolated on", "up")
+    )
     assert isolated < up
     link = node.link("gnv-00000001")
     assert link and link["master"] == BLUE and link["linkinfo"]["info_slave_data"]["isolated"] is True
@@ -229,9 +262,15 @@ def test_owner_that_is_not_there(node: Node) -> None:
 
 
 def test_boot_replays_all(node: Node) -> None:
-    """After a reboot the namespace is empty; the files alone bring everything back, and running them again changes nothing."""
+    """After a reboot the namespace is empty; the files alone bring everything back, and running them again changes
+    nothing.
+    """
     tunnel = {**VXLAN, "remote": ["10.10.20.102", "10.10.20.103"]}
-    all_of_it: list[tuple[str, dict[str, Any]]] = [("bridge", {"bridges": BRIDGES}), ("geneve_tunnel", {"tunnels": [tunnel]}), ("tap", {"taps": TAPS})]
+    all_of_it: list[tuple[str, dict[str, Any]]] = [
+        ("bridge", {"bridges": BRIDGES}),
+        ("geneve_tunnel", {"tunnels": [tunnel]}),
+        ("tap", {"taps": TAPS}),
+    ]
     for module, options in all_of_it:
         node.good(module, **options)
     for name in (BLUE, RED, VXLAN["name"], TAPS[0]["name"], TAPS[1]["name"]):

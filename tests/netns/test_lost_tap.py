@@ -11,17 +11,24 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import read_instances
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.instances import read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.names import short_id
 
 from .conftest import World
 
 TAP = "vnet-lost"
 BRIDGE = {"name": "br-lost", "network": "lost", "mtu": 1450}
 ONE: dict[str, Any] = {
-    "name": "one", "memory": 64, "accel": "tcg", "seed": False, "supervisor": "none", "user": "root", "grace": 1, "nics": [{"tap": TAP}],
-}  # fmt: skip
+    "name": "one",
+    "memory": 64,
+    "accel": "tcg",
+    "seed": False,
+    "supervisor": "none",
+    "user": "root",
+    "grace": 1,
+    "nics": [{"tap": TAP}],
+}
 
 
 def test_a_tap_that_was_deleted_under_its_guest(world: World) -> None:
@@ -40,7 +47,11 @@ def test_a_tap_that_was_deleted_under_its_guest(world: World) -> None:
         first = pid()
         node.ip(f"link delete dev {TAP}")
         reason = f"its link {TAP} was deleted, and QEMU does not have the one that is there by now"
-        for check, makes in ((True, True), (False, True), (False, False)):  # before it is made anew, as it is, and after that
+        for check, makes in (
+            (True, True),
+            (False, True),
+            (False, False),
+        ):  # before it is made anew, as it is, and after that
             done = node.good("node", check=check, **lists)
             waiting = done["kinds"]["instances"]["results"][0]
             assert (waiting["restart_reason"], done["changed"], pid()) == (reason, makes, first)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils.commands import find_tool
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.commands import find_tool
 
 from .conftest import Node, World
 
@@ -66,7 +66,13 @@ def lab(world: World) -> Lab:
 def test_ways_out(lab: Lab) -> None:
     assert lab.forward() == "0"
     done = lab.node.converge("nat", networks=NETWORKS)
-    assert done["after"]["blue"] == {"id": "0000b1e0", "bridge": BLUE, "cidr": "10.88.0.0/24", "uplink": "eth0", "masquerade": True}
+    assert done["after"]["blue"] == {
+        "id": "0000b1e0",
+        "bridge": BLUE,
+        "cidr": "10.88.0.0/24",
+        "uplink": "eth0",
+        "masquerade": True,
+    }
     assert lab.forward() == "1"
     for server, port in ((lab.world, 80), (lab.node, 80), (lab.red, 80), (lab.blue, 80)):
         server.serve("listen", str(port))
@@ -158,12 +164,17 @@ def test_traffic_is_no_drift(lab: Lab) -> None:
 
 def test_declared_changes(lab: Lab) -> None:
     lab.node.good("nat", networks=NETWORKS)
-    assert lab.node.converge("nat", networks=OPEN)["results"][1]["reasons"] == ["uplink is None, declared eth0", "masquerade is False, declared True"]
+    assert lab.node.converge("nat", networks=OPEN)["results"][1]["reasons"] == [
+        "uplink is None, declared eth0",
+        "masquerade is False, declared True",
+    ]
     lab.node.ip("link add dev eth1 type veth peer name eth2")
     moved = [{**NETWORKS[0], "uplink": "eth1"}, OPEN[1]]
     assert lab.node.converge("nat", networks=moved)["results"][0]["reasons"] == ["uplink is eth0, declared eth1"]
     lab.node.file("50-nat-blue.nft").unlink()
-    assert lab.node.converge("nat", networks=moved)["commands"] == [f"install -D -m 0644 /dev/stdin {lab.node.file('50-nat-blue.nft')}"]
+    assert lab.node.converge("nat", networks=moved)["commands"] == [
+        f"install -D -m 0644 /dev/stdin {lab.node.file('50-nat-blue.nft')}"
+    ]
     assert "eth7 is not there" in lab.node.module("nat", networks=[{**NETWORKS[0], "uplink": "eth7"}])["msg"]
 
 
@@ -191,18 +202,28 @@ def test_forwarding_of_others_stays(lab: Lab) -> None:
 
 
 def test_foreign_tables_stay(lab: Lab) -> None:
-    lab.node.run("nft", "add table inet ikcloud_12345678; add table ip nat; add chain ip nat out { type nat hook postrouting priority 100; }")
+    lab.node.run(
+        "nft",
+        "add table inet ikcloud_12345678; add table ip nat; add chain ip nat out { type nat hook postrouting priority"
+        " 100; }",
+    )
     lab.node.good("nat", networks=NETWORKS)
     refused = lab.node.module("nat", networks=[{**NETWORKS[0], "name": "green", "id": "12345678"}])
     assert refused["failed"] and "green" in refused["msg"]
     lab.node.converge("nat", networks=[], purge=True)
-    tables = {(table["family"], table["name"]) for table in (entry.get("table") for entry in lab.node.json("nft", "-j", "list", "tables")["nftables"]) if table}
+    tables = {
+        (table["family"], table["name"])
+        for table in (entry.get("table") for entry in lab.node.json("nft", "-j", "list", "tables")["nftables"])
+        if table
+    }
     assert tables == {("inet", "ikcloud_12345678"), ("ip", "nat")}
 
 
 def test_a_foreign_drop_is_named(lab: Lab) -> None:
     lab.node.run(
-        "nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; add chain ip filter DOCKER-USER"
+        "nft",
+        "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; add"
+        " chain ip filter DOCKER-USER",
     )
     warned = lab.node.good("nat", networks=NETWORKS)
     assert len(warned["warnings"]) == 1
@@ -210,7 +231,9 @@ def test_a_foreign_drop_is_named(lab: Lab) -> None:
     assert "FORWARD of the table ip filter" in warning and "DOCKER-USER" in warning
     assert not lab.blue.pings(OUTSIDE, timeout=1)
     # What it advises helps, and the warning is gone.
-    lab.node.run("nft", f"add rule ip filter FORWARD jump DOCKER-USER; add rule ip filter DOCKER-USER iifname {BLUE} accept")
+    lab.node.run(
+        "nft", f"add rule ip filter FORWARD jump DOCKER-USER; add rule ip filter DOCKER-USER iifname {BLUE} accept"
+    )
     lab.node.run("nft", f"add rule ip filter DOCKER-USER oifname {BLUE} accept")
     assert not lab.node.good("nat", networks=NETWORKS).get("warnings")
     assert lab.blue.pings(OUTSIDE)
@@ -222,11 +245,17 @@ def test_a_foreign_drop_of_what_passes_a_bridge_is_named(lab: Lab) -> None:
         pytest.skip("this kernel has no br_netfilter")
     twin = lab.all.node("gt")
     lab.plug(twin, RED, "port90", "10.89.0.8/24")
-    lab.node.run("nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
+    lab.node.run(
+        "nft", "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }"
+    )
     warned = json.dumps(lab.node.good("nat", networks=NETWORKS[1:])["warnings"])
-    assert "FORWARD of the table ip filter" in warned and "guests of red send each other" in warned and BRIDGED in warned
+    assert (
+        "FORWARD of the table ip filter" in warned and "guests of red send each other" in warned and BRIDGED in warned
+    )
     assert not lab.red.pings("10.89.0.8", timeout=1)
-    lab.node.run("nft", f"add rule ip filter FORWARD iifname {RED} accept; add rule ip filter FORWARD oifname {RED} accept")
+    lab.node.run(
+        "nft", f"add rule ip filter FORWARD iifname {RED} accept; add rule ip filter FORWARD oifname {RED} accept"
+    )
     assert not lab.node.good("nat", networks=NETWORKS[1:]).get("warnings")
     assert lab.red.pings("10.89.0.8") and twin.pings("10.89.0.9")
     lab.node.run("nft", "flush chain ip filter FORWARD")
@@ -276,5 +305,7 @@ def test_a_network_that_was_renamed(lab: Lab) -> None:
 
 
 def test_a_wrong_file_changes_nothing(node: Node) -> None:
-    refused = node.module("nat", networks=[{**NETWORKS[0], "cidr": "10.88.0.1/24", "uplink": 'e"; drop'}, {**NETWORKS[1], "id": "xyz"}])
+    refused = node.module(
+        "nat", networks=[{**NETWORKS[0], "cidr": "10.88.0.1/24", "uplink": 'e"; drop'}, {**NETWORKS[1], "id": "xyz"}]
+    )
     assert all(where in refused["msg"] for where in ("networks[0].cidr", "networks[0].uplink", "networks[1].id"))

@@ -12,42 +12,42 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine
-from ansible_collections.ikcloud.compute.plugins.module_utils.backup_kind import BackupKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, CopyDisk
-from ansible_collections.ikcloud.compute.plugins.module_utils.chosen import ChosenKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import argument_spec, converge
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import read_instances
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
-from ansible_collections.ikcloud.compute.plugins.module_utils.power_kind import PowerKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
-from ansible_collections.ikcloud.compute.plugins.module_utils.snapshot_kind import SnapshotKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.backup.operation import BackupOperation
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.backup.steps import JOB, CopyDisk
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.instances import read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance_operation import InstanceOperation
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.power import PowerOperation
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.snapshot.operation import SnapshotOperation
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import execution
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.operation import perform
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.steps import Step
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.qmp.qmp import Qmp
 
 Volume = Callable[[str], Path]
 ID = short_id("instance", "one")
 
 
-def act(kind: type[ChosenKind], root: Path, state: str, check: bool = False, **params: Any) -> dict[str, Any]:
+def act(kind: type[InstanceOperation], root: Path, state: str, check: bool = False, **params: Any) -> dict[str, Any]:
     """Run a module that acts on instances as Ansible would."""
     given = {"instances": ["one"], "state": state, "root": str(root), **params}
-    validated = ArgumentSpecValidator(argument_spec(kind)).validate(given)
+    validated = ArgumentSpecValidator(kind.spec).validate(given)
     assert not validated.error_messages, validated.error_messages
-    return converge(kind(validated.validated_parameters), check)
+    return perform(kind(validated.validated_parameters), check)
 
 
 def power(root: Path, state: str, check: bool = False, **params: Any) -> dict[str, Any]:
-    return act(PowerKind, root, state, check, **params)
+    return act(PowerOperation, root, state, check, **params)
 
 
 def snapshot(root: Path, state: str, check: bool = False, **params: Any) -> dict[str, Any]:
-    return act(SnapshotKind, root, state, check, **{"name": "clean", **params})
+    return act(SnapshotOperation, root, state, check, **{"name": "clean", **params})
 
 
 def backup(root: Path, state: str, check: bool = False, **params: Any) -> dict[str, Any]:
-    return act(BackupKind, root, state, check, **{"name": "nightly", **params})
+    return act(BackupOperation, root, state, check, **{"name": "nightly", **params})
 
 
 def both(call: Callable[..., dict[str, Any]], root: Path, state: str, **params: Any) -> dict[str, Any]:
@@ -55,12 +55,18 @@ def both(call: Callable[..., dict[str, Any]], root: Path, state: str, **params: 
     predicted = call(root, state, check=True, **params)
     done = call(root, state, **params)
     assert "msg" not in done, done["msg"]
-    assert (done["changed"], done["commands"], done["after"]) == (predicted["changed"], predicted["commands"], predicted["after"])
+    assert (done["changed"], done["commands"], done["after"]) == (
+        predicted["changed"],
+        predicted["commands"],
+        predicted["after"],
+    )
     return done
 
 
 def refused(call: Callable[..., dict[str, Any]], root: Path, state: str, **params: Any) -> str:
-    """Return why an instance is refused: check mode warns of that, and the real run, in which nothing changes, fails."""
+    """Return why an instance is refused: check mode warns of that, and the real run, in which nothing changes,
+    fails.
+    """
     predicted = call(root, state, check=True, **params)
     done = call(root, state, **params)
     assert "msg" not in predicted and not predicted["changed"] and not done["changed"]
@@ -79,12 +85,19 @@ def socket_of(root: Path) -> str:
 
 def write(disk: Path, pattern: int, at: str = "0") -> None:
     """Write a MiB of a byte into a disk that no QEMU has open."""
-    subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -P {pattern} {at} 1M", str(disk)], check=True, capture_output=True)
+    subprocess.run(
+        ["qemu-io", "-f", "qcow2", "-c", f"write -P {pattern} {at} 1M", str(disk)], check=True, capture_output=True
+    )
 
 
 def holds(disk: Path, pattern: int, at: str = "0") -> bool:
     """Tell whether a disk has that byte there, asked while its QEMU may run."""
-    done = subprocess.run(["qemu-io", "-U", "-r", "-f", "qcow2", "-c", f"read -P {pattern} {at} 1M", str(disk)], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        ["qemu-io", "-U", "-r", "-f", "qcow2", "-c", f"read -P {pattern} {at} 1M", str(disk)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     return "Pattern verification failed" not in done.stdout and done.returncode == 0
 
 
@@ -130,12 +143,12 @@ def killed_after(patch: pytest.MonkeyPatch, number: int) -> None:
             one.run()
         return name, None
 
-    patch.setattr(engine, "_apply_item", step)
+    patch.setattr(execution, "_apply_item", step)
 
 
 def before_step(patch: pytest.MonkeyPatch, start: str, action: Callable[[], Any]) -> None:
     """Have something happen before the one step whose text begins with that."""
-    really = engine._apply_item
+    really = execution._apply_item
 
     def step(name: str, steps: list[Step]) -> tuple[str, ComputeError | None]:
         (place,) = [number for number, one in enumerate(steps) if one.text.startswith(start)]
@@ -143,4 +156,4 @@ def before_step(patch: pytest.MonkeyPatch, start: str, action: Callable[[], Any]
         action()
         return before if before[1] else really(name, steps[place:])
 
-    patch.setattr(engine, "_apply_item", step)
+    patch.setattr(execution, "_apply_item", step)

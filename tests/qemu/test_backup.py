@@ -16,13 +16,18 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ikcloud.compute.plugins.module_utils.backup_kind import BackupKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import JOB, NODE, CopyDisk, target_path
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import argument_spec, converge
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
-from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.backup.operation import BackupOperation
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.backup.steps import (
+    JOB,
+    NODE,
+    CopyDisk,
+    target_path,
+)
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.volumes import InstanceVolumeResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.reconcile import argument_spec, converge
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.qmp.qmp import Qmp, status
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
 from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     ID,
@@ -60,7 +65,10 @@ def test_backup_and_restore(root: Path, run: Converge, volume: Volume) -> None:
     assert done["results"][0]["path"] == str(file)
     assert file.stat().st_mode & 0o777 == 0o600
     subprocess.run(["qemu-img", "compare", "-q", str(file), str(disk)], check=True)
-    assert "backing" not in subprocess.run(["qemu-img", "info", str(file)], check=True, capture_output=True, text=True).stdout
+    assert (
+        "backing"
+        not in subprocess.run(["qemu-img", "info", str(file)], check=True, capture_output=True, text=True).stdout
+    )
     assert not backup(root, "present")["changed"]
     with pytest.raises(ComputeError, match=r"has a backup nightly already.*Take another name, or delete it first"):
         backup(root, "created")
@@ -77,17 +85,27 @@ def test_backup_and_restore(root: Path, run: Converge, volume: Volume) -> None:
     with Qmp(socket_of(root)) as qmp:
         assert qmp.execute("query-jobs") == []
         assert NODE not in [node["node-name"] for node in qmp.execute("query-named-block-nodes")]
-    with pytest.raises(ComputeError, match=r"instance one is running; a backup is restored only while it is off; nothing was changed.*ikcloud\.compute\.stop"):
+    with pytest.raises(
+        ComputeError,
+        match=(
+            r"instance one is running; a backup is restored only while it is off; nothing was"
+            r" changed.*ikcloud\.compute\.stop"
+        ),
+    ):
         backup(root, "restored", name="live")
     assert holds(disk, 3)
 
     power(root, "stopped")
-    with pytest.raises(ComputeError, match=r"has no backup .*weekly.qcow2; nothing was changed. There is: live, nightly."):
+    with pytest.raises(
+        ComputeError, match=r"has no backup .*weekly.qcow2; nothing was changed. There is: live, nightly."
+    ):
         backup(root, "restored", name="weekly")
     done = both(backup, root, "restored", name="live")
     assert holds(disk, 2) and holds(disk, 9, "4M") and holds(disk, 0, "6M")
     subprocess.run(["qemu-img", "compare", "-q", str(live), str(disk)], check=True)
-    assert str(base) in subprocess.run(["qemu-img", "info", str(disk)], check=True, capture_output=True, text=True).stdout
+    assert (
+        str(base) in subprocess.run(["qemu-img", "info", str(disk)], check=True, capture_output=True, text=True).stdout
+    )
     kept = list((root / "lib/volumes/kept").iterdir())
     assert len(kept) == 1 and str(kept[0]) in done["warn"][0] and holds(kept[0], 3)
     power(root, "started")
@@ -100,7 +118,9 @@ def test_backup_and_restore(root: Path, run: Converge, volume: Volume) -> None:
 
 
 @pytest.mark.parametrize("runs", [False, True])
-def test_backup_killed_at_every_step(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, runs: bool) -> None:
+def test_backup_killed_at_every_step(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
     disk = volume(ID)
     write(disk, 1)
     run([machine(grace=0, power="running" if runs else "stopped")])
@@ -122,7 +142,9 @@ def test_backup_killed_at_every_step(root: Path, run: Converge, volume: Volume, 
     pytest.fail("it never came to its end")
 
 
-def test_restore_killed_at_every_step(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restore_killed_at_every_step(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Wherever it is killed, the disk is the former one or the restored one, whole."""
     disk = volume(ID)
     write(disk, 1)
@@ -155,12 +177,20 @@ def test_a_disk_is_not_replaced_under_a_guest_that_was_started_meanwhile(
     run([machine(grace=0, power="stopped")])
     backup(root, "present")
     write(disk, 2)
-    before_step(monkeypatch, f"mv -T {disk.parent}/.{disk.name}.new {disk}", lambda: subprocess.run([root / f"run/instances/compute-{ID}/start"], check=True))
-    assert f"{disk} is in use by a running QEMU. Stop its instance first" in backup(root, "restored", aside=aside)["msg"]
+    before_step(
+        monkeypatch,
+        f"mv -T {disk.parent}/.{disk.name}.new {disk}",
+        lambda: subprocess.run([root / f"run/instances/compute-{ID}/start"], check=True),
+    )
+    assert (
+        f"{disk} is in use by a running QEMU. Stop its instance first" in backup(root, "restored", aside=aside)["msg"]
+    )
     assert holds(disk, 2) and not (disk.parent / f".{disk.name}.new").exists()
 
 
-def test_a_job_that_goes_on_after_a_kill_is_ended(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_goes_on_after_a_kill_is_ended(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The module is killed while QEMU copies, which goes on with it: the next run ends that and begins anew."""
     disk = volume(ID)
     write(disk, 1)
@@ -172,17 +202,22 @@ def test_a_job_that_goes_on_after_a_kill_is_ended(root: Path, run: Converge, vol
         assert qmp.execute("query-jobs") == []
 
 
-def test_a_disk_that_such_a_job_copies_grows(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_such_a_job_copies_grows(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """QEMU grows no disk while it copies it."""
     disk = volume(ID)
     write(disk, 1)
     run([machine(grace=0)])
     backup_left_running(root, monkeypatch)
     given = {"volumes": [{"name": f"compute-{ID}", "size": "32M"}], "owner": machine()["user"], "root": str(root)}
-    validated = ArgumentSpecValidator(argument_spec(VolumeKind)).validate(given).validated_parameters
-    predicted, done, again = (converge(VolumeKind(validated), check) for check in (True, False, False))
+    validated = ArgumentSpecValidator(argument_spec(InstanceVolumeResource)).validate(given).validated_parameters
+    predicted, done, again = (converge(InstanceVolumeResource(validated), check) for check in (True, False, False))
     assert "msg" not in done and done["commands"] == predicted["commands"] and not again["changed"]
-    assert [next(word for word in ("job-cancel", "blockdev-del", "block_resize") if word in line) for line in done["commands"][-3:]] == [
+    assert [
+        next(word for word in ("job-cancel", "blockdev-del", "block_resize") if word in line)
+        for line in done["commands"][-3:]
+    ] == [
         "job-cancel",
         "blockdev-del",
         "block_resize",
@@ -195,7 +230,9 @@ def test_a_disk_that_such_a_job_copies_grows(root: Path, run: Converge, volume: 
 @pytest.mark.parametrize("broken", ["lost", "corrupt", "foreign", "without its image"])
 @pytest.mark.parametrize("aside", [False, True])
 @pytest.mark.parametrize("labels", [{"image": "base"}, {"image": "base", "copy": True}, {"image": "../base"}, {}])
-def test_restore_when_the_disk_is_broken(root: Path, run: Converge, broken: str, aside: bool, labels: dict[str, Any]) -> None:
+def test_restore_when_the_disk_is_broken(
+    root: Path, run: Converge, broken: str, aside: bool, labels: dict[str, Any]
+) -> None:
     """That is when a backup is needed."""
     base = root / "lib/images/base.img"
     base.parent.mkdir()
@@ -212,12 +249,17 @@ def test_restore_when_the_disk_is_broken(root: Path, run: Converge, broken: str,
     elif broken == "corrupt":
         disk.write_bytes(b"QFI\xfb" + b"\xff" * 4096)
     elif broken == "foreign":
-        subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd", str(disk)], check=True)
+        subprocess.run(
+            ["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd", str(disk)], check=True
+        )
     else:
         base.unlink()
     done = both(backup, root, "restored", aside=aside)
     assert holds(disk, 1) and holds(disk, 9, "4M")
-    assert ("backing file:" in subprocess.run(["qemu-img", "info", str(disk)], check=True, capture_output=True, text=True).stdout) is on_image
+    assert (
+        "backing file:"
+        in subprocess.run(["qemu-img", "info", str(disk)], check=True, capture_output=True, text=True).stdout
+    ) is on_image
     (said,) = [words for words in done["warn"] if "Its disk is restored all the same" in words]
     assert (f"on the image {base}" in said) is on_image and ("on no image" in said) is not on_image
     assert (root / "lib/volumes/kept").exists() is (aside and broken != "lost")
@@ -238,7 +280,7 @@ def test_a_backup_is_removed_whatever_has_become_of_its_instance(root: Path, run
     assert os.listdir(root / "lib/backups/one") == ["third.qcow2"]
     for name in ("../one", "one/../one"):
         with pytest.raises(ComputeError, match="is not a valid name"):
-            act(BackupKind, root, "absent", name="third", instances=[name])
+            act(BackupOperation, root, "absent", name="third", instances=[name])
     both(backup, root, "absent", name="third")
     assert not (root / "lib/backups").exists()
     assert not backup(root, "absent", name="third")["changed"]
@@ -247,14 +289,20 @@ def test_a_backup_is_removed_whatever_has_become_of_its_instance(root: Path, run
 
 
 def test_others_can_talk_to_qemu_while_it_copies(root: Path, run: Converge, volume: Volume) -> None:
-    """QEMU serves one conversation at a time: a backup that takes hours holds none, so that the guest's power button can be pressed."""
+    """QEMU serves one conversation at a time: a backup that takes hours holds none, so that the guest's power button
+    can be pressed.
+    """
     disk = volume(ID)
     write(disk, 1)
     run([machine(grace=0)])
     socket = socket_of(root)
     job = {"job-id": JOB, "target": NODE, "sync": "full", "speed": 4 << 20, "auto-dismiss": False}
     with Qmp(socket) as qmp:
-        nodes = [node["node-name"] for node in qmp.execute("query-named-block-nodes") if node["file"] == str(disk) and node["drv"] == "qcow2"]
+        nodes = [
+            node["node-name"]
+            for node in qmp.execute("query-named-block-nodes")
+            if node["file"] == str(disk) and node["drv"] == "qcow2"
+        ]
         qmp.execute("blockdev-add", {"driver": "null-co", "node-name": NODE, "size": 16 << 20, "read-zeroes": True})
     step = CopyDisk((), socket, "blockdev-backup", {**job, "device": nodes[0]}, stage=0, made=str(root / "none"))
     with ThreadPoolExecutor() as pool:
@@ -301,7 +349,13 @@ def test_a_folder_that_can_not_be_one_is_refused_in_check_mode_too(root: Path, r
     (root / "made/one").write_text("x", encoding="utf-8")
     for folder, blocked in (("file", "file"), ("file/below", "file"), ("dangling", "dangling"), ("made", "made/one")):
         for check in (True, False):
-            with pytest.raises(ComputeError, match=rf"can't be made, {root}/{blocked} is no folder; nothing was changed. Give another folder.*backup_folder="):
+            with pytest.raises(
+                ComputeError,
+                match=(
+                    rf"can't be made, {root}/{blocked} is no folder; nothing was changed. Give another"
+                    r" folder.*backup_folder="
+                ),
+            ):
                 backup(root, "created", check=check, folder=str(root / folder))
     (root / "link").symlink_to(root / "lib")
     both(backup, root, "created", folder=str(root / "link/deep"))

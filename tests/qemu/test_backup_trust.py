@@ -11,9 +11,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import target_path
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.backup.steps import target_path
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import Layout
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
 from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     ID,
@@ -28,8 +28,12 @@ from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
 )
 
 
-def test_qemu_can_not_lead_root_elsewhere(root: Path, run: Converge, volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A QEMU that is not to be trusted still has the file open that it wrote the backup to, and makes it refer to another one."""
+def test_qemu_can_not_lead_root_elsewhere(
+    root: Path, run: Converge, volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A QEMU that is not to be trusted still has the file open that it wrote the backup to, and makes it refer to
+    another one.
+    """
     write(volume(ID), 1)
     run([machine(grace=0)])
     secret = tmp_path / "secret"
@@ -41,7 +45,11 @@ def test_qemu_can_not_lead_root_elsewhere(root: Path, run: Converge, volume: Vol
     }
     for arguments in options.values():
         with monkeypatch.context() as patch:
-            before_step(patch, "mv -fT ", lambda arguments=arguments: subprocess.run(["qemu-img", *arguments], check=True, capture_output=True))
+            before_step(
+                patch,
+                "mv -fT ",
+                lambda arguments=arguments: subprocess.run(["qemu-img", *arguments], check=True, capture_output=True),
+            )
             assert "is not a whole qcow2 image; it was removed" in backup(root, "created")["msg"]
         assert not file.exists() and not file.with_name(f".{file.name}.new").exists()
     # What it keeps open is not what is kept.
@@ -77,8 +85,12 @@ def test_foreign_and_forged_backups(root: Path, run: Converge, volume: Volume, t
     assert holds(disk, 1)
 
 
-def test_a_disk_that_leads_elsewhere_is_not_read_as_root(root: Path, run: Converge, volume: Volume, tmp_path: Path) -> None:
-    """The disk and the script that names it are QEMU's user's: what they lead to is not copied where that user's guest could read it."""
+def test_a_disk_that_leads_elsewhere_is_not_read_as_root(
+    root: Path, run: Converge, volume: Volume, tmp_path: Path
+) -> None:
+    """The disk and the script that names it are QEMU's user's: what they lead to is not copied where that user's guest
+    could read it.
+    """
     disk = volume(ID)
     run([machine(power="stopped")])
     secret = tmp_path / "secret"
@@ -106,7 +118,9 @@ def test_a_disk_of_somebody_else_is_not_read_as_root(root: Path, run: Converge, 
     run([machine(power="stopped", volume=str(secret), volume_format=disk_format)])
     folder = root / f"run/instances/compute-{ID}"
     os.chown(folder, 65534, 65534)
-    belongs = f"secret can't be read: it does not belong to the owner of {folder}, nor is it a volume in {root}/lib/volumes"
+    belongs = (
+        f"secret can't be read: it does not belong to the owner of {folder}, nor is it a volume in {root}/lib/volumes"
+    )
     assert belongs in refused(backup, root, "present")
     if disk_format == "qcow2":
         assert belongs in refused(snapshot, root, "present")
@@ -114,11 +128,15 @@ def test_a_disk_of_somebody_else_is_not_read_as_root(root: Path, run: Converge, 
         with pytest.raises(ComputeError, match="is raw, which holds no snapshots"):
             snapshot(root, "present")
     os.symlink(secret, root / "lib/volumes/link.img")
-    (folder / "start").write_text((folder / "start").read_text().replace(str(secret), str(root / "lib/volumes/link.img")))
+    (folder / "start").write_text(
+        (folder / "start").read_text().replace(str(secret), str(root / "lib/volumes/link.img"))
+    )
     assert "reached by a link" in refused(backup, root, "present")
     assert not (root / "lib/backups").exists()
     os.chown(secret, 65534, 65534)
-    (folder / "start").write_text((folder / "start").read_text().replace(str(root / "lib/volumes/link.img"), str(secret)))
+    (folder / "start").write_text(
+        (folder / "start").read_text().replace(str(root / "lib/volumes/link.img"), str(secret))
+    )
     both(backup, root, "present")
 
 
@@ -136,7 +154,13 @@ def test_a_backup_that_others_can_write_is_not_restored(root: Path, run: Converg
         os.chown(file, user, group)
         file.chmod(mode)
         for check in (True, False):
-            with pytest.raises(ComputeError, match=f"{file} can be changed by others than root while it is restored; nothing was changed.*chown root:root"):
+            with pytest.raises(
+                ComputeError,
+                match=(
+                    f"{file} can be changed by others than root while it is restored; nothing was changed.*chown"
+                    " root:root"
+                ),
+            ):
                 backup(root, "restored", check=check)
         assert holds(disk, 2)
     os.chown(file, 0, 0)

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Changes of a QEMU that runs: what is declared arrives without a restart, what a person changed by QMP is mended, and a restart changes nothing more."""
+"""Changes of a QEMU that runs: what is declared arrives without a restart, what a person changed by QMP is mended, and
+a restart changes nothing more.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine, instance_kind, instance_steps, live, live_steps, qemu
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, pending, read_instances
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
-from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp
-from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance import resource as instance_resource
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance import steps as instance_steps
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.instances import (
+    Instance,
+    pending,
+    read_instances,
+)
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.volumes import InstanceVolumeResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import execution, reconcile
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu import hotplug, running
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.argv import describe
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.machine import has_version
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.qmp.qmp import Qmp
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
 
 Volume = Callable[[str], Path]
@@ -42,7 +53,7 @@ def settled(root: Path) -> Instance:
     until = time.monotonic() + 30
     while time.monotonic() < until:
         now = read(root)
-        if now.truth and now.truth.given_back is not None:
+        if now.state and now.state.balloon_reclaimed is not None:
             return now
         time.sleep(0.1)
     pytest.fail("the BIOS has not set up the balloon")
@@ -54,7 +65,9 @@ def entry(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def change(root: Path, run: Converge, want: dict[str, Any], pid: int) -> dict[str, Any]:
-    """Go to a declaration live: the commands are those foretold, QEMU stays the same process, and there is nothing left to do."""
+    """Go to a declaration live: the commands are those foretold, QEMU stays the same process, and there is nothing left
+    to do.
+    """
     predicted = run([want], check=True)
     done = run([want])
     assert "msg" not in done
@@ -79,24 +92,89 @@ def test_everything_live(root: Path, run: Converge, volume: Volume) -> None:
     words = [command.split(f"{script} ")[1].split()[0] for command in done["commands"] if f"{script} " in command]
     assert words == ["device_add", "device_add", "balloon", "blockdev-add", "device_add", "netdev_add", "device_add"]
     assert entry(done)["reasons"][:2] == ["cpu is 1, declared 3", "memory is 64, declared 96"]
-    assert pending(read(root), read(root).options) == []
+    assert pending(read(root), read(root).written) == []
     run([{**more, "power": "stopped"}])
     assert not run([{**more, "power": "stopped"}])["changed"]
     run([more])
     assert not run([more])["changed"]
     settled(root)
     assert not run([more])["changed"]
-    assert read(root).running == read(root).options
+    assert read(root).running == read(root).written
     with Qmp(f"{read(root).folder}/qmp.sock") as qmp:
-        disks = [(device["slot"], device["qdev_id"]) for device in qmp.execute("query-pci")[0]["devices"] if device["class_info"]["class"] == 0x100]
-    assert [name for _slot, name in sorted(disks)] == ["", f"disk-{short_id('disk', extra['path'])}"]  # the guest's first disk stays the first
+        disks = [
+            (device["slot"], device["qdev_id"])
+            for device in qmp.execute("query-pci")[0]["devices"]
+            if device["class_info"]["class"] == 0x100
+        ]
+    assert [name for _slot, name in sorted(disks)] == [
+        "",
+        f"disk-{short_id('disk', extra['path'])}",
+    ]  # the guest's first disk stays the first
+
+
+def places(root: Path) -> dict[str, int]:
+    """Give the slots of the devices that have an id, as QEMU says them."""
+    with Qmp(f"{root}/run/instances/compute-{ID}/qmp.sock") as qmp:
+        return running._places(qmp.ask("query-pci"))
+
+
+def test_what_is_plugged_in_comes_back_in_its_place(root: Path, run: Converge, volume: Volume) -> None:
+    """Of two disks one goes again: the other one stays where it is."""
+    volume(ID)
+    disks = [{"path": str(volume(f"0000000{letter}")), "format": "qcow2"} for letter in "ab"]
+    run([machine(nics=[USER])])
+    pid = settled(root).pid
+    change(root, run, machine(nics=[USER, {**USER, "mtu": 1400}], volumes=disks), pid)
+    want = machine(nics=[USER, {**USER, "mtu": 1400}], volumes=disks[1:])
+    now = read(root).running or pytest.fail("off")
+    there = places(root)
+    plugged = {disk.path: there[disk.id] for disk in now.disks if not disk.fixed}
+    assert plugged == {disks[0]["path"]: 16, disks[1]["path"]: 17}
+    assert there[now.nics[1].id] == 31
+    # A guest without a system lets go of nothing, so it goes with the restart.
+    run([{**want, "power": "stopped"}])
+    run([want])
+    now = read(root).running or pytest.fail("off")
+    there = places(root)
+    assert [there[disk.id] for disk in now.disks if not disk.fixed] == [17]
+    assert there[now.nics[1].id] == 31
+    settled(root)
+    assert not run([want])["changed"]
+
+
+def forget_version(start: Path, version: str) -> None:
+    text = start.read_text(encoding="utf-8")
+    start.write_text(text.replace(f"-machine {version} ", "-machine pc "), encoding="utf-8")
+
+
+def test_the_machine_type_has_its_version(root: Path, run: Converge, volume: Volume) -> None:
+    """From the start on, and of one from before that from when it is seen to run: then nothing is pending."""
+    volume(ID)
+    run([machine()])
+    start = root / f"run/instances/compute-{ID}/start"
+    version = read(root).written.type
+    assert has_version(version) and f"-machine {version} " in start.read_text(encoding="utf-8")
+    forget_version(start, version)
+    before = settled(root).pid
+    predicted = run([machine()], check=True)
+    done = run([machine()])
+    assert done["commands"] == predicted["commands"] == [f"install -D -m 0755 /dev/stdin {start}"]
+    assert (entry(done)["restart_required"], read(root).pid) == (False, before)
+    run([machine(power="stopped")])
+    forget_version(start, version)
+    assert not run([machine(power="stopped")])["changed"]
+    assert "msg" not in run([machine()])
+    assert read(root).written.type == (read(root).running or pytest.fail("off")).type == version
+    assert not run([machine()])["changed"]
 
 
 def test_a_data_volume(root: Path, run: Converge, volume: Volume) -> None:
-    """It comes to a running QEMU under its name, grows there, is not removed while it is there, and is the same after a start."""
+    """It comes to a running QEMU under its name, grows there, is not removed while it is there, and is the same after a
+    start.
+    """
     volume(ID)
-    storage = VolumeKind({**VOLUMES, "volumes": [data(size="16M")], "root": str(root)})
-    engine.converge(storage, check_mode=False)
+    storage = InstanceVolumeResource({**VOLUMES, "volumes": [data(size="16M")], "root": str(root)})
+    reconcile.converge(storage, check_mode=False)
     run([machine()])
     now = settled(root)
     want = machine(volumes=[{"name": "data-1"}])
@@ -104,25 +182,31 @@ def test_a_data_volume(root: Path, run: Converge, volume: Volume) -> None:
     assert "disk-" in done["commands"][-1] and '"serial": "data-1"' in done["commands"][-1]
     # What is printed is what a person can type on a node.
     larger = {**VOLUMES, "volumes": [data(size="24M")], "root": str(root)}
-    (typed,) = engine.converge(VolumeKind(larger), check_mode=True)["commands"]
+    (typed,) = reconcile.converge(InstanceVolumeResource(larger), check_mode=True)["commands"]
     subprocess.run(["sh", "-c", typed], check=True, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, capture_output=True)
-    assert "socat" not in typed and not engine.converge(VolumeKind(larger), check_mode=False)["changed"]
+    assert "socat" not in typed and not reconcile.converge(InstanceVolumeResource(larger), check_mode=False)["changed"]
     larger = {**VOLUMES, "volumes": [data(size="32M")], "root": str(root)}
-    grown = engine.converge(VolumeKind(larger), check_mode=False)
+    grown = reconcile.converge(InstanceVolumeResource(larger), check_mode=False)
     assert "block_resize" in grown["commands"][0] and "msg" not in grown
     with Qmp(f"{now.folder}/qmp.sock") as qmp:
-        sizes = {entry["inserted"]["file"]: entry["inserted"]["image"]["virtual-size"] for entry in qmp.execute("query-block") if "inserted" in entry}
+        sizes = {
+            entry["inserted"]["file"]: entry["inserted"]["image"]["virtual-size"]
+            for entry in qmp.execute("query-block")
+            if "inserted" in entry
+        }
     assert sizes[f"{root}/lib/volumes/data-1.img"] == 32 << 20
-    assert not engine.converge(VolumeKind(larger), check_mode=False)["changed"]
+    assert not reconcile.converge(InstanceVolumeResource(larger), check_mode=False)["changed"]
     for gone in ({"state": "absent"}, {"volumes": [], "purge": True}):
-        with pytest.raises(ComputeError, match=r"volume data-1 is in use by the instance one; nothing was removed. .* detach it first"):
-            engine.converge(VolumeKind({**larger, **gone}), check_mode=False)
+        with pytest.raises(
+            ComputeError, match=r"volume data-1 is in use by the instance one; nothing was removed. .* detach it first"
+        ):
+            reconcile.converge(InstanceVolumeResource({**larger, **gone}), check_mode=False)
     run([{**want, "power": "stopped"}])
     run([want])
     assert not run([want])["changed"]
     run([{**want, "power": "stopped"}])
     run([machine(power="stopped")])
-    assert engine.converge(VolumeKind({**larger, "state": "absent"}), check_mode=False)["changed"]
+    assert reconcile.converge(InstanceVolumeResource({**larger, "state": "absent"}), check_mode=False)["changed"]
 
 
 def test_a_disk_and_a_seed_made_anew(root: Path, run: Converge, volume: Volume) -> None:
@@ -135,7 +219,7 @@ def test_a_disk_and_a_seed_made_anew(root: Path, run: Converge, volume: Volume) 
     for _turn in range(2):
         done = run([machine()])
         assert (done["changed"], entry(done)["restart_reason"]) == (False, f"its disk {path} was made anew")
-    assert pending(read(root), read(root).options) == [f"its disk {path} was made anew"]
+    assert pending(read(root), read(root).written) == [f"its disk {path} was made anew"]
     done = run([machine()], restart="when_required")
     assert entry(done)["effect"] == "restart" and read(root).pid != pid
     assert not run([machine()], restart="when_required")["changed"]
@@ -148,14 +232,22 @@ def test_restarts_follow_one_another(root: Path, run: Converge, volume: Volume) 
         volume(short_id("instance", name))
     run([machine(name) for name in names])
     pids = {name: instance.pid for name, instance in read_instances(Layout(str(root)), units=False).items()}
-    want = [machine("one", cpu=2, cpu_max=2), machine("two", cpu_max=2, cpu_model="nosuchmodel"), machine("three", cpu_max=2)]
+    want = [
+        machine("one", cpu=2, cpu_max=2),
+        machine("two", cpu_max=2, cpu_model="nosuchmodel"),
+        machine("three", cpu_max=2),
+    ]
     done = run(want, restart="when_required", restart_serial=1)
     errors = {found["name"]: found.get("error", "") for found in done["results"] if "error" in found}
     assert sorted(errors) == ["three", "two"]
     assert "nosuchmodel" in errors["two"] and "since the restart of two went wrong" in errors["three"]
     now = {name: instance.pid for name, instance in read_instances(Layout(str(root)), units=False).items()}
     assert now["one"] not in (0, pids["one"]) and now["two"] == 0 and now["three"] == pids["three"]
-    done = run([machine(name, cpu_max=2, cpu=2 if name == "one" else 1) for name in names], restart="when_required", restart_serial=0)
+    done = run(
+        [machine(name, cpu_max=2, cpu=2 if name == "one" else 1) for name in names],
+        restart="when_required",
+        restart_serial=0,
+    )
     assert "msg" not in done
 
 
@@ -189,7 +281,9 @@ def test_a_processor_that_the_guest_does_not_start_is_named(root: Path, run: Con
         assert done["changed"] == changes
         assert "instance one: its guest uses 2 of its 3 processors" in done["warn"][0]
     done = run([machine(cpu=4)])
-    assert [warning.partition(". ")[0] for warning in done["warn"]] == ["instance one: its guest uses 2 of its 4 processors"]
+    assert [warning.partition(". ")[0] for warning in done["warn"]] == [
+        "instance one: its guest uses 2 of its 4 processors"
+    ]
     done = run([machine(cpu=4, cpu_model="qemu64")], restart="when_required")
     assert done["changed"] and not done["warn"]
 
@@ -213,7 +307,7 @@ def test_what_takes_a_restart_says_so(root: Path, run: Converge, volume: Volume)
     # What can be done live is, what can't is pending.
     done = run([machine(cpu=2, cpu_model="qemu64")])
     assert entry(done)["restart_reason"] == "cpu_model is max, declared qemu64"
-    assert (read(root).truth or pytest.fail("silent")).cpus == 2
+    assert (read(root).state or pytest.fail("silent")).cpus == 2
     assert "cpu is 2, declared 1" in entry(run([machine()]))["restart_reason"]
     done = run([machine()], restart="when_required")
     assert read(root).pid != pid
@@ -223,7 +317,7 @@ def test_what_takes_a_restart_says_so(root: Path, run: Converge, volume: Volume)
 
 def test_guest_that_does_not_let_go(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a system nobody answers ACPI: one clear error with the way out, and a start does it."""
-    monkeypatch.setattr(live_steps, "UNPLUG_LIMIT", 0.5)
+    monkeypatch.setattr(hotplug, "UNPLUG_LIMIT", 0.5)
     volume(ID)
     run([machine(nics=[USER, USER])])
     settled(root)
@@ -241,7 +335,7 @@ def test_a_disk_that_was_detached_is_not_missed(root: Path, run: Converge, volum
     run([machine(volumes=[{"path": str(volume("0000000a"))}])])
     pid = settled(root).pid
     change(root, run, machine(), pid)
-    assert pending(read(root), read(root).options) == []
+    assert pending(read(root), read(root).written) == []
     assert not run([machine()], restart="when_required")["changed"] and read(root).pid == pid
 
 
@@ -260,7 +354,9 @@ def test_a_disk_moves_from_one_that_is_restarted(root: Path, run: Converge, volu
     assert "msg" not in done and done["commands"] == predicted["commands"]
     assert read(root).pid not in (0, first)
     now = read_instances(Layout(str(root)), units=False, talk=True)
-    assert now["two"].pid == second and moved["path"] in [disk["path"] for disk in qemu.describe(now["two"].running or [])["disks"]]
+    assert now["two"].pid == second and moved["path"] in [
+        disk.path for disk in (now["two"].running or pytest.fail("off")).disks
+    ]
     assert not run(want, restart="when_required")["changed"]
 
 
@@ -268,9 +364,12 @@ def test_a_disk_moves_from_one_that_is_restarted(root: Path, run: Converge, volu
 def test_a_disk_that_its_guest_keeps_moves_by_the_restart_that_is_due(
     root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, order: int
 ) -> None:
-    """The guest has no system that would let go. Who is to get the disk is not stopped for it as long as the other has it."""
-    monkeypatch.setattr(live_steps, "UNPLUG_LIMIT", 0.5)
-    monkeypatch.setattr(live_steps, "RELEASE_LIMIT", 0.5)
+    """The guest has no system that would let go.
+
+    Who is to get the disk is not stopped for it as long as the other has it.
+    """
+    monkeypatch.setattr(hotplug, "UNPLUG_LIMIT", 0.5)
+    monkeypatch.setattr(hotplug, "RELEASE_LIMIT", 0.5)
     monkeypatch.setattr(instance_steps, "RELEASE_LIMIT", 0.5)
     volume(ID)
     volume(short_id("instance", "two"))
@@ -290,13 +389,15 @@ def test_a_disk_that_its_guest_keeps_moves_by_the_restart_that_is_due(
     assert "msg" not in done and not run(want, restart="when_required")["changed"]
     now = read_instances(Layout(str(root)), units=False, talk=True)
     assert {first, second}.isdisjoint({now["one"].pid, now["two"].pid, 0})
-    assert moved["path"] in [disk["path"] for disk in qemu.describe(now["two"].running or [])["disks"]]
+    assert moved["path"] in [disk.path for disk in (now["two"].running or pytest.fail("off")).disks]
 
 
-def test_two_that_exchange_their_disks_do_not_wait_for_each_other_for_ever(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_that_exchange_their_disks_do_not_wait_for_each_other_for_ever(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Their guests keep them: it takes a moment at which both are off."""
-    monkeypatch.setattr(live_steps, "UNPLUG_LIMIT", 0.5)
-    monkeypatch.setattr(live_steps, "RELEASE_LIMIT", 0.5)
+    monkeypatch.setattr(hotplug, "UNPLUG_LIMIT", 0.5)
+    monkeypatch.setattr(hotplug, "RELEASE_LIMIT", 0.5)
     monkeypatch.setattr(instance_steps, "RELEASE_LIMIT", 0.5)
     volume(ID)
     volume(short_id("instance", "two"))
@@ -305,13 +406,18 @@ def test_two_that_exchange_their_disks_do_not_wait_for_each_other_for_ever(root:
     pids = {name: now.pid for name, now in read_instances(Layout(str(root)), units=False).items()}
     want = [machine(volumes=those, vnc="none"), machine("two", volumes=these, vnc="none")]
     for serial in (1, 0):
-        assert "is in use by another QEMU, so it was not restarted" in run(want, restart="when_required", restart_serial=serial)["msg"]
+        assert (
+            "is in use by another QEMU, so it was not restarted"
+            in run(want, restart="when_required", restart_serial=serial)["msg"]
+        )
         assert {name: now.pid for name, now in read_instances(Layout(str(root)), units=False).items()} == pids
     run([{**one, "power": "stopped"} for one in want])
     assert "msg" not in run(want) and not run(want)["changed"]
 
 
-def test_one_that_is_silent_is_restarted_whatever_it_has(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_silent_is_restarted_whatever_it_has(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A disk that was plugged in later is not on its command line; that it is locked is its own doing."""
     disk, want = volume(ID), machine(volumes=[{"path": str(volume("0000000a"))}])
     run([machine()])
@@ -320,7 +426,7 @@ def test_one_that_is_silent_is_restarted_whatever_it_has(root: Path, run: Conver
     disk.rename(root / "former.img")
     volume(ID)
     with monkeypatch.context() as patch:
-        patch.setattr(live, "TIMEOUT", 0.0)
+        patch.setattr(running, "TIMEOUT", 0.0)
         done = run([want], restart="when_required")
         assert read_instances(Layout(str(root)), units=False)["one"].pid not in (0, pid), done
     assert "msg" not in run([want]) and not run([want])["changed"]
@@ -336,25 +442,29 @@ def test_memory_at_the_next_boot(root: Path, run: Converge, volume: Volume) -> N
     subprocess.run([str(folder / "start")], check=True)
     now = settled(root)
     until = time.monotonic() + 10
-    while (now.truth and now.truth.given_back == 0) and time.monotonic() < until:
+    while (now.state and now.state.balloon_reclaimed == 0) and time.monotonic() < until:
         time.sleep(0.1)
         now = read(root)
-    assert now.truth is not None
-    assert now.truth.given_back == 192 << 20
+    assert now.state is not None
+    assert now.state.balloon_reclaimed == 192 << 20
     assert not run([want])["changed"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, to be somebody else")
 def test_tap_for_nobody(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     """QEMU as nobody opens a tap that is its user's, in a network namespace of the test's."""
-    monkeypatch.setattr(instance_kind, "obstacles", lambda *arguments: [])  # the tap is in another namespace than we
+    # the tap is in another namespace than we
+    monkeypatch.setattr(instance_resource, "obstacles", lambda *arguments: [])
     os.chmod(root.parent, 0o755)
     for disk in (volume(ID), extra := volume("0000000a")):
         os.chown(disk, 65534, 65534)
     one = machine(user="nobody", power="stopped")
     run([one])
     folder = root / f"run/instances/compute-{ID}"
-    commands = f"ip tuntap add dev vnet-{ID} mode tap user nobody && exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs {folder}/start"
+    commands = (
+        f"ip tuntap add dev vnet-{ID} mode tap user nobody && exec setpriv --reuid=65534 --regid=65534 --clear-groups"
+        f" --no-new-privs {folder}/start"
+    )
     subprocess.run(["unshare", "--net", "sh", "-c", commands], check=True)
     pid = settled(root).pid
     one["power"] = "running"
@@ -362,8 +472,9 @@ def test_tap_for_nobody(root: Path, run: Converge, volume: Volume, monkeypatch: 
     change(root, run, {**one, "nics": [{"mac": "02:00:5e:10:00:01"}], "volumes": [{"path": str(extra)}]}, pid)
     now = read(root)
     assert now.lost == frozenset()
-    described = qemu.describe(now.running or [])
-    assert described["nics"] == [{"type": "tap", "mac": "02:00:5e:10:00:01", "mtu": 1450, "tap": f"vnet-{ID}"}]
+    assert describe(now.running or pytest.fail("off"))["nics"] == [
+        {"type": "tap", "mac": "02:00:5e:10:00:01", "mtu": 1450, "tap": f"vnet-{ID}"}
+    ]
 
 
 class Killed(BaseException):
@@ -389,7 +500,7 @@ def test_killed_at_every_step(root: Path, run: Converge, volume: Volume, monkeyp
             return name, None
 
         with monkeypatch.context() as patch:
-            patch.setattr(engine, "_apply_item", step)
+            patch.setattr(execution, "_apply_item", step)
             try:
                 run([want])
             except Killed:

@@ -21,16 +21,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import commands, engine, kvm, live, qemu
-from ansible_collections.ikcloud.compute.plugins.module_utils.console import vnc_text
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, read_instances
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
-from ansible_collections.ikcloud.compute.plugins.module_utils.process import locked_by
-from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Step
-from ansible_collections.ikcloud.compute.plugins.module_utils.stop_script import stop_script
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.console import vnc_text
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.instances import (
+    Instance,
+    read_instances,
+)
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.stop_script import stop_script
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import commands, execution
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.steps import Step
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu import running
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.declared import from_item, paths
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.qmp.qmp import Qmp, status
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.start_script import start_script
+from ansible_collections.ikcloud.compute.plugins.module_utils._system import kvm
+from ansible_collections.ikcloud.compute.plugins.module_utils._system.process import locked_by
 from ansible_collections.ikcloud.compute.plugins.modules.instance_info import describe
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
 from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import power
@@ -59,7 +66,7 @@ def test_life(root: Path, run: Converge, volume: Volume) -> None:
     assert "msg" not in done
     assert done["commands"] == predicted["commands"]
     assert done["after"] == predicted["after"]
-    assert read(root)["one"].running == read(root)["one"].options
+    assert read(root)["one"].running == read(root)["one"].written
     for check in (False, True):
         same = run([machine()], check=check)
         assert (same["changed"], same["commands"], same["diff"]) == (False, [], [])
@@ -135,14 +142,26 @@ def test_broken_scripts(root: Path, run: Converge, volume: Volume) -> None:
 
 
 @pytest.mark.parametrize("power", ["stopped", "running"])
-def test_what_stands_in_the_place_of_its_files_is_removed(root: Path, run: Converge, volume: Volume, tmp_path: Path, power: str) -> None:
+def test_what_stands_in_the_place_of_its_files_is_removed(
+    root: Path, run: Converge, volume: Volume, tmp_path: Path, power: str
+) -> None:
     """QEMU's user can write there what it likes; what that leads to is not touched."""
     volume(ID)
     run([machine(power="stopped")])
     folder = root / f"run/instances/compute-{ID}"
     for name in ("start", "stop", "qmp"):
         (folder / name).unlink()
-    for name in ("start", "stop", "qmp", "qmp.sock", "console.sock", "console.log", "vnc.sock", f"compute-{ID}.pid", ".new-start"):
+    for name in (
+        "start",
+        "stop",
+        "qmp",
+        "qmp.sock",
+        "console.sock",
+        "console.log",
+        "vnc.sock",
+        f"compute-{ID}.pid",
+        ".new-start",
+    ):
         (folder / name / "a/b").mkdir(parents=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").touch()
@@ -167,7 +186,9 @@ def make_unwritable(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [os.mkfifo, os.mkdir, make_link, make_unwritable])
 @pytest.mark.parametrize("starting", ["site", "start"])
-def test_what_is_no_log_and_no_pidfile_keeps_no_instance_off(root: Path, run: Converge, volume: Volume, kind: Callable[[Path], None], starting: str) -> None:
+def test_what_is_no_log_and_no_pidfile_keeps_no_instance_off(
+    root: Path, run: Converge, volume: Volume, kind: Callable[[Path], None], starting: str
+) -> None:
     """QEMU would wait for ever, or fail. What a link leads to is as before."""
     volume(ID)
     run([machine(power="stopped")])
@@ -187,7 +208,12 @@ def test_what_is_no_log_and_no_pidfile_keeps_no_instance_off(root: Path, run: Co
     assert found.pid and not describe(found, layout, 0)["error"]
     assert all(stat.S_ISREG(file.lstat().st_mode) for file in files)
     after = Path("/etc/shadow").stat()
-    assert (before.st_ino, before.st_mode, before.st_mtime_ns, before.st_size) == (after.st_ino, after.st_mode, after.st_mtime_ns, after.st_size)
+    assert (before.st_ino, before.st_mode, before.st_mtime_ns, before.st_size) == (
+        after.st_ino,
+        after.st_mode,
+        after.st_mtime_ns,
+        after.st_size,
+    )
 
 
 def test_a_restart_removes_what_stands_in_the_way(root: Path, run: Converge, volume: Volume) -> None:
@@ -205,7 +231,9 @@ def test_a_viewer_is_led_to_the_screen(root: Path, run: Converge, volume: Volume
     run([machine()])
     script, lead = root / "vnc", f"{root}/vnc-"
     script.write_text(vnc_text(Layout(str(root))).replace("/run/ikcloud-compute-vnc-", lead), encoding="utf-8")
-    with subprocess.Popen([sys.executable, "-I", str(script), "one"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as person:
+    with subprocess.Popen(
+        [sys.executable, "-I", str(script), "one"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as person:
         assert person.stdout and person.stdin and "Ctrl-C leaves" in person.stdout.readline()
         with socket.socket(socket.AF_UNIX) as viewer:
             viewer.settimeout(20)
@@ -218,9 +246,11 @@ def test_a_viewer_is_led_to_the_screen(root: Path, run: Converge, volume: Volume
 
 
 @pytest.mark.parametrize("says", [b"", b"[]\n" * 9, b'{"QMP": {}}\nnonsense\n'])
-def test_a_qemu_that_talks_nonsense_is_named(root: Path, run: Converge, volume: Volume, says: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_qemu_that_talks_nonsense_is_named(
+    root: Path, run: Converge, volume: Volume, says: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its user can have anybody listen at its socket. Its neighbour is shown as ever."""
-    monkeypatch.setattr(live, "TIMEOUT", 2.0)
+    monkeypatch.setattr(running, "TIMEOUT", 2.0)
     volume(ID)
     volume(short_id("instance", "two"))
     run([machine(), machine("two")])
@@ -238,7 +268,10 @@ def test_a_qemu_that_talks_nonsense_is_named(root: Path, run: Converge, volume: 
                     client.shutdown(socket.SHUT_WR)
 
         threading.Thread(target=lie, daemon=True).start()
-        found = {name: describe(instance, Layout(str(root)), 0) for name, instance in read_instances(Layout(str(root)), units=False, talk=True).items()}
+        found = {
+            name: describe(instance, Layout(str(root)), 0)
+            for name, instance in read_instances(Layout(str(root)), units=False, talk=True).items()
+        }
     assert str(path) in found["one"]["error"] and (found["one"]["power"], found["one"]["state"]) == ("running", None)
     assert (found["two"]["error"], found["two"]["power"], found["two"]["state"]) == ("", "running", "running")
 
@@ -248,7 +281,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("change", ["create", "restart", "remove"])
-def test_killed_at_every_step(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+def test_killed_at_every_step(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
     """Wherever a run is killed, the next one brings it to its end, and the one after that finds nothing to do."""
     volume(ID)
     want: dict[str, Any] = {"items": [machine(cpu=2, vnc="none")], "restart": "when_required"}
@@ -271,7 +306,7 @@ def test_killed_at_every_step(root: Path, run: Converge, volume: Volume, monkeyp
             return name, None
 
         with monkeypatch.context() as patch:
-            patch.setattr(engine, "_apply_item", step)
+            patch.setattr(execution, "_apply_item", step)
             try:
                 run(**want)
             except Killed:
@@ -300,10 +335,15 @@ def test_many_side_by_side(root: Path, run: Converge, volume: Volume) -> None:
     assert sorted(read(root)) == names[:1]
 
 
-def test_node_without_qemu_changes_nothing(root: Path, run: Converge, volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_without_qemu_changes_nothing(
+    root: Path, run: Converge, volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     volume("0a1b2c3d")
     monkeypatch.setattr(commands, "PATH", str(tmp_path))
-    with pytest.raises(ComputeError, match=r"This node lacks qemu-system-x86_64.*ikcloud\.compute\.prepare, or install: .*qemu-system-x86"):
+    with pytest.raises(
+        ComputeError,
+        match=r"This node lacks qemu-system-x86_64.*ikcloud\.compute\.prepare, or install: .*qemu-system-x86",
+    ):
         run([machine(id="0a1b2c3d")])
     assert not (root / "run").exists()
 
@@ -329,8 +369,20 @@ def test_two_cards_talk(root: Path, run: Converge, volume: Volume) -> None:
         ports = [probe.getsockname()[1] for probe in (first, second, third)]
     ends = [f"127.0.0.1:{port}" for port in ports[:2]]
     items = [
-        machine("one", nics=[{"type": "user", "hostfwd": [f"tcp:127.0.0.1:{ports[2]}:22"]}, {"type": "socket", "local": ends[0], "remote": ends[1]}]),
-        machine("two", nics=[{"type": "socket", "local": ends[1], "remote": ends[0]}, {"type": "socket", "mcast": f"230.0.0.1:{ports[2]}"}]),
+        machine(
+            "one",
+            nics=[
+                {"type": "user", "hostfwd": [f"tcp:127.0.0.1:{ports[2]}:22"]},
+                {"type": "socket", "local": ends[0], "remote": ends[1]},
+            ],
+        ),
+        machine(
+            "two",
+            nics=[
+                {"type": "socket", "local": ends[1], "remote": ends[0]},
+                {"type": "socket", "mcast": f"230.0.0.1:{ports[2]}"},
+            ],
+        ),
     ]
     assert "msg" not in run(items)
     with socket.create_connection(("127.0.0.1", ports[2]), timeout=5):
@@ -362,11 +414,28 @@ def test_without_root(root: Path, volume: Volume) -> None:
     """Nobody, with no home and no privileges, runs an instance by its scripts alone."""
     layout = Layout(str(root))
     disk = volume(ID)
-    declared: dict[str, Any] = {"nics": [{"type": "user", "hostfwd": []}], "volumes": [], "volume_format": "qcow2", "cpu_model": None}
-    item = {"cpu": 1, "cpu_max": None, "memory_max": None, "vnc": "none", "boot_network": False, "labels": {}, **machine(), **declared}
-    where = qemu.paths(item, layout)
+    declared: dict[str, Any] = {
+        "nics": [{"type": "user", "hostfwd": []}],
+        "volumes": [],
+        "volume_format": "qcow2",
+        "cpu_model": None,
+    }
+    item = {
+        "cpu": 1,
+        "cpu_max": None,
+        "memory_max": None,
+        "vnc": "none",
+        "boot_network": False,
+        "labels": {},
+        **machine(),
+        **declared,
+    }
+    where = paths(item, layout)
     os.makedirs(where.folder)
-    for script, text in ((where.start, qemu.start_script(item, layout, "tcg")), (where.stop, stop_script(item, layout))):
+    for script, text in (
+        (where.start, start_script(from_item(item, layout, "tcg"), item["labels"], where)),
+        (where.stop, stop_script(item, layout)),
+    ):
         Path(script).write_text(text, encoding="utf-8")
         os.chmod(script, 0o755)
     for path in (where.folder, str(disk)):
@@ -395,13 +464,22 @@ def test_kvm_is_tried_not_believed() -> None:
 def test_a_disk_that_names_another_file_is_not_handed_to_qemu(root: Path, run: Converge, volume: Volume) -> None:
     path = volume(ID)
     other = root / "other"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={other},data_file_raw=on", str(path), "16M"], check=True)
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={other},data_file_raw=on", str(path), "16M"],
+        check=True,
+    )
     assert "msg" not in run([machine(power="stopped")])
     with pytest.raises(ComputeError, match=r"instance one: .* says that its data stand in another file"):
         run([machine()])
     assert not read(root)["one"].pid
     with pytest.raises(ComputeError, match=r"instance one: .* says that its data stand in another file"):
-        run([machine(volumes=[{"path": str(path), "format": "qcow2"}], volume=str(root / "mine.img"), volume_format="raw")])
+        run(
+            [
+                machine(
+                    volumes=[{"path": str(path), "format": "qcow2"}], volume=str(root / "mine.img"), volume_format="raw"
+                )
+            ]
+        )
 
 
 def test_info_waits_for_no_pipe(root: Path, run: Converge, volume: Volume) -> None:
@@ -411,7 +489,9 @@ def test_info_waits_for_no_pipe(root: Path, run: Converge, volume: Volume) -> No
     path.unlink()
     os.mkfifo(path)
     found: list[dict[str, Any]] = []
-    reader = threading.Thread(target=lambda: found.append(describe(read(root)["one"], Layout(str(root)), 0)), daemon=True)
+    reader = threading.Thread(
+        target=lambda: found.append(describe(read(root)["one"], Layout(str(root)), 0)), daemon=True
+    )
     reader.start()
     reader.join(10)
     assert found and found[0]["disks"][0]["virtual_size"] is None

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The owner of a disk rewrites it while root works on it: nothing is read or written that the owner may not read or write."""
+"""The owner of a disk rewrites it while root works on it: nothing is read or written that the owner may not read or
+write.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import target_path
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import argument_spec, converge
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.backup.steps import target_path
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.volumes import InstanceVolumeResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.reconcile import argument_spec, converge
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
 from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import ID, backup, holds, snapshot
 
@@ -87,7 +89,18 @@ def headers(root: Path, secret: Path) -> Callable[..., list[str]]:
 @contextmanager
 def rewriting(path: str | Path, headers: list[str], pause: float = 0.003) -> Iterator[None]:
     """Have the owner of a file write headers into it in turn."""
-    argv = ["setpriv", f"--reuid={OWNER_ID}", f"--regid={OWNER_ID}", "--clear-groups", "python3", "-c", REWRITE, str(path), str(pause), *headers]
+    argv = [
+        "setpriv",
+        f"--reuid={OWNER_ID}",
+        f"--regid={OWNER_ID}",
+        "--clear-groups",
+        "python3",
+        "-c",
+        REWRITE,
+        str(path),
+        str(pause),
+        *headers,
+    ]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
@@ -100,9 +113,9 @@ def rewriting(path: str | Path, headers: list[str], pause: float = 0.003) -> Ite
 def volumes(root: Path, **item: Any) -> dict[str, Any]:
     """Run the module volume for one that belongs to the owner."""
     given = {"volumes": [{"name": NAME, **item}], "owner": OWNER, "root": str(root)}
-    validated = ArgumentSpecValidator(argument_spec(VolumeKind)).validate(given)
+    validated = ArgumentSpecValidator(argument_spec(InstanceVolumeResource)).validate(given)
     assert not validated.error_messages, validated.error_messages
-    return converge(VolumeKind(validated.validated_parameters), check_mode=False)
+    return converge(InstanceVolumeResource(validated.validated_parameters), check_mode=False)
 
 
 def attempt(call: Callable[[], dict[str, Any]]) -> bool:
@@ -146,10 +159,18 @@ def test_a_copy_with_a_size(root: Path, secret: Path, headers: Callable[..., lis
     assert disk.stat().st_uid == OWNER_ID
 
 
-def test_backup_of_a_stopped_instance(root: Path, run: Converge, secret: Path, headers: Callable[..., list[str]]) -> None:
+def test_backup_of_a_stopped_instance(
+    root: Path, run: Converge, secret: Path, headers: Callable[..., list[str]]
+) -> None:
     assert attempt(lambda: volumes(root, size="16M"))
     assert "msg" not in run([machine(power="stopped", user=OWNER)])
-    disk, file, both, hits, done = root / f"lib/volumes/{NAME}.img", root / "lib/backups/one/nightly.qcow2", headers("plain", "backing"), 0, 0
+    disk, file, both, hits, done = (
+        root / f"lib/volumes/{NAME}.img",
+        root / "lib/backups/one/nightly.qcow2",
+        headers("plain", "backing"),
+        0,
+        0,
+    )
     for _try in range(60):
         with rewriting(disk, both, 0.03):
             done += attempt(lambda: backup(root, "created"))
@@ -159,7 +180,9 @@ def test_backup_of_a_stopped_instance(root: Path, run: Converge, secret: Path, h
     assert done
 
 
-def test_snapshot_of_a_stopped_instance(root: Path, run: Converge, secret: Path, headers: Callable[..., list[str]]) -> None:
+def test_snapshot_of_a_stopped_instance(
+    root: Path, run: Converge, secret: Path, headers: Callable[..., list[str]]
+) -> None:
     """Reverting writes to where the disk's data are."""
     assert attempt(lambda: volumes(root, size="16M"))
     assert "msg" not in run([machine(power="stopped", user=OWNER)])

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The playbooks that act on instances, run as users run them on two nodes which are this machine, each with a root of its own."""
+"""The playbooks that act on instances, run as users run them on two nodes which are this machine, each with a root of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,11 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import argument_spec, converge
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import read_instances
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.instances import read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.resource import InstanceResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.reconcile import argument_spec, converge
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import machine
 from machine_id import interpreter
 
@@ -36,7 +38,8 @@ def nodes(root: Path) -> Iterator[Path]:
         pytest.skip("the playbooks want to be root")
     folder = root.parent
     hosts = {
-        name: {"compute_service_root": str(folder / name), "ansible_python_interpreter": interpreter(folder, index)} for index, name in enumerate(("n1", "n2"))
+        name: {"compute_service_root": str(folder / name), "ansible_python_interpreter": interpreter(folder, index)}
+        for index, name in enumerate(("n1", "n2"))
     }
     variables = {"ansible_connection": "local"}
     (folder / "hosts.yml").write_text(yaml.safe_dump({"compute_nodes": {"vars": variables, "hosts": hosts}}))
@@ -46,7 +49,12 @@ def nodes(root: Path) -> Iterator[Path]:
             disk = folder / node / f"lib/volumes/compute-{short_id('instance', name)}.img"
             subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "16M"], check=True)
         given = {"instances": [machine(name, grace=0) for name in names], "root": str(folder / node)}
-        converge(InstanceKind(ArgumentSpecValidator(argument_spec(InstanceKind)).validate(given).validated_parameters), False)
+        converge(
+            InstanceResource(
+                ArgumentSpecValidator(argument_spec(InstanceResource)).validate(given).validated_parameters
+            ),
+            False,
+        )
     yield folder
     for node in hosts:
         for instance in read_instances(Layout(str(folder / node)), units=False).values():
@@ -64,7 +72,12 @@ def play(nodes: Path, name: str, *options: str, status: int = 0) -> str:
 
 
 def running(nodes: Path) -> list[str]:
-    return [name for node in ("n1", "n2") for name, found in sorted(read_instances(Layout(str(nodes / node)), units=False).items()) if found.pid]
+    return [
+        name
+        for node in ("n1", "n2")
+        for name, found in sorted(read_instances(Layout(str(nodes / node)), units=False).items())
+        if found.pid
+    ]
 
 
 def test_playbooks(nodes: Path) -> None:
@@ -96,11 +109,19 @@ def test_playbooks(nodes: Path) -> None:
 @pytest.mark.parametrize(
     ("playbook", "options", "words"),
     [
-        ("stop", ["instances=web-1,web-9"], "No instance web-9 was found; nothing was changed. There is: web-1, web-2, web-3."),
+        (
+            "stop",
+            ["instances=web-1,web-9"],
+            "No instance web-9 was found; nothing was changed. There is: web-1, web-2, web-3.",
+        ),
         ("reboot", [], "Which instances? Say -e instances=web-1,web-2"),
         ("stop", ["instances=web-1", "grace=soon"], "unable to convert to int"),
         ("snapshot", ["instances=web-1"], "name: missing; say which snapshot, to a playbook with -e snapshot=NAME."),
-        ("snapshot_revert", ["instances=web-1", "snapshot=none"], "instance web-1 has no snapshot none; there is none."),
+        (
+            "snapshot_revert",
+            ["instances=web-1", "snapshot=none"],
+            "instance web-1 has no snapshot none; there is none.",
+        ),
         ("restore", ["instances=web-1", "backup=../x"], "'../x' is not a valid name"),
         ("backup", ["instances=web-1", "backup_folder=/nowhere/a;b"], "'/nowhere/a;b' is not usable"),
     ],
@@ -168,14 +189,20 @@ class Nonsense(socketserver.StreamRequestHandler):
 
 @pytest.mark.parametrize("how", ["stopped", "nonsense"])
 def test_a_qemu_that_does_not_answer_stops_no_other(nodes: Path, how: str) -> None:
-    words = {"stopped": "instance web-1: QEMU does not answer at", "nonsense": "instance web-1: its QEMU runs without its disk"}[how]
+    words = {
+        "stopped": "instance web-1: QEMU does not answer at",
+        "nonsense": "instance web-1: its QEMU runs without its disk",
+    }[how]
     with silent(nodes, "n1", "web-1", how):
         for name, option in (("snapshot", "snapshot=clean"), ("backup", "backup=nightly")):
             said = play(nodes, name, "-e", "instances=web-*", "-e", option, status=2)
             assert said.count("fatal: [") == 1 and words in " ".join(said.split()), said
             assert "NOT DONE on n1" in said
     assert sorted(path.parent.name for path in nodes.glob("n*/lib/backups/*/nightly.qcow2")) == ["web-2", "web-3"]
-    assert [line.split()[0] for line in play(nodes, "snapshots").splitlines() if " clean " in line] == ["web-2", "web-3"]
+    assert [line.split()[0] for line in play(nodes, "snapshots").splitlines() if " clean " in line] == [
+        "web-2",
+        "web-3",
+    ]
 
 
 def refused(nodes: Path, name: str, instances: str, *more: str) -> str:

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
-from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import status
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.qmp.qmp import status
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
 from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     ID,
@@ -57,7 +57,9 @@ def test_power(root: Path, run: Converge, volume: Volume) -> None:
     both(power, root, "restarted")
     assert pid(root) not in (0, second)
     power(root, "stopped", grace=0)
-    assert run([machine(grace=0)])["results"][0]["reasons"] == ["is stopped, declared running"]  # and starts what was stopped by hand
+    assert run([machine(grace=0)])["results"][0]["reasons"] == [
+        "is stopped, declared running"
+    ]  # and starts what was stopped by hand
     power(root, "stopped")
     both(power, root, "started")
     assert pid(root)
@@ -94,7 +96,9 @@ def test_unknown_names(root: Path, run: Converge, volume: Volume) -> None:
         run([machine(name, power="stopped")])
     for call in (power, snapshot, backup):
         state = "stopped" if call is power else "present"
-        with pytest.raises(ComputeError, match=r"There is no instance three, four on this node\. There are: one, two\."):
+        with pytest.raises(
+            ComputeError, match=r"There is no instance three, four on this node\. There are: one, two\."
+        ):
             call(root, state, instances=["one", "three", "four"])
         with pytest.raises(ComputeError, match=f"one and {ID} are the same instance"):
             call(root, state, instances=["one", ID])
@@ -123,8 +127,13 @@ def test_another_process_with_the_lock_is_not_ended(root: Path, run: Converge, v
     first = pid(root)
     pidfile = root / f"run/instances/compute-{ID}/compute-{ID}.pid"
     pidfile.rename(pidfile.with_suffix(".old"))
-    holder = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print('locked', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", holder, str(pidfile)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    holder = (
+        "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print('locked',"
+        " flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(pidfile)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
         assert other.stdout is not None and other.stdout.readline() == b"locked\n"
         words = power(root, "stopped", grace=0)["msg"]
         assert f"The process {other.pid} has {pidfile} locked, and is not the QEMU that this is for" in words
@@ -162,8 +171,21 @@ def test_commands_typed_by_hand(root: Path, run: Converge, volume: Volume) -> No
     disk = volume(ID)
     write(disk, 1)
     run([machine(grace=0)])
-    for call, state in ((snapshot, "created"), (power, "paused"), (power, "resumed"), (snapshot, "reverted"), (snapshot, "absent")):
+    for call, state in (
+        (snapshot, "created"),
+        (power, "paused"),
+        (power, "resumed"),
+        (snapshot, "reverted"),
+        (snapshot, "absent"),
+    ):
         for command in call(root, state, check=True)["commands"]:
-            subprocess.run(["sh", "-c", command], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+            subprocess.run(
+                ["sh", "-c", command],
+                check=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=60,
+            )
         assert call(root, "present" if state == "created" else state)["changed"] is (state == "reverted")
     os.kill(pid(root), signal.SIGCONT)

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The module node with a QEMU that runs: a seed that boots read, and a rebuild, from the first command to the one restart."""
+"""The module node with a QEMU that runs: a seed that boots read, and a rebuild, from the first command to the one
+restart.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,13 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine, node_kinds
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import pending, read_instances
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
-from ansible_collections.ikcloud.compute.plugins.module_utils.seed_kind import SeedKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
+from ansible_collections.ikcloud.compute.plugins.module_utils._cloudinit.seed.resource import SeedResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.instances import pending, read_instances
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.volumes import InstanceVolumeResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import execution
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils._node import resources
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import machine
 from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import power
 
@@ -30,8 +33,10 @@ Converge = Callable[..., dict[str, Any]]
 @pytest.fixture
 def node(root: Path, monkeypatch: pytest.MonkeyPatch) -> Converge:
     """Run the module node for one instance with an image, a data volume and a seed."""
-    for kind in (VolumeKind, SeedKind):
-        monkeypatch.setitem(kind.options, "owner", {"type": "str", "default": ""})  # QEMU's user need not be on this machine
+    for kind in (InstanceVolumeResource, SeedResource):
+        monkeypatch.setitem(
+            kind.options, "owner", {"type": "str", "default": ""}
+        )  # QEMU's user need not be on this machine
     (root / "lib/images").mkdir(parents=True)
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(root / "lib/images/small.img"), "16M"], check=True)
 
@@ -41,9 +46,9 @@ def node(root: Path, monkeypatch: pytest.MonkeyPatch) -> Converge:
             "seeds": [{"name": NAME, "hostname": "one", "nics": [{**NIC, "mtu": mtu}]}],
             "instances": [machine(seed=True, volumes=[{"name": "data-1"}])],
         }
-        validated = ArgumentSpecValidator(node_kinds.argument_spec()).validate({**lists, "root": str(root), **params})
+        validated = ArgumentSpecValidator(resources.argument_spec()).validate({**lists, "root": str(root), **params})
         assert not validated.error_messages, validated.error_messages
-        return node_kinds.converge_all(validated.validated_parameters, check)
+        return resources.converge_all(validated.validated_parameters, check)
 
     return call
 
@@ -63,9 +68,13 @@ def test_a_seed_that_boots_read(root: Path, node: Converge) -> None:
     for turn in range(2):
         done = node(mtu=1400)
         reason = "network-config: cloud-init reads the seed at boot, QEMU has the former one open"
-        assert (results(done, "instances")["one"]["restart_reason"], done["changed"], pid(root)) == (reason, turn == 0, before)
+        assert (results(done, "instances")["one"]["restart_reason"], done["changed"], pid(root)) == (
+            reason,
+            turn == 0,
+            before,
+        )
     now = read_instances(Layout(str(root)), units=False, talk=True)["one"]
-    assert pending(now, now.options) == [reason]
+    assert pending(now, now.written) == [reason]
     for mtu in (1400, 1300):  # one that is written already, and one that the same run writes
         check = node(check=True, mtu=mtu, restart="when_required")
         done = node(mtu=mtu, restart="when_required")
@@ -91,16 +100,26 @@ def test_a_seed_that_is_as_the_guest_has_it_again(root: Path, node: Converge) ->
 
 
 def test_rebuild(root: Path, node: Converge) -> None:
-    """Disk and seed are new, the data volume and the former disk are what they were, and the next run has nothing to do."""
+    """Disk and seed are new, the data volume and the former disk are what they were, and the next run has nothing to
+    do.
+    """
     node()
     volumes = root / "lib/volumes"
     disk, data, before = (volumes / f"{NAME}.img").stat().st_ino, (volumes / "data-1.img").stat().st_ino, pid(root)
     for number, identifier in enumerate((f"iid-{ID}-2", f"iid-{ID}-3"), 1):
-        asked: dict[str, Any] = {"rebuild": [NAME], "aside": True, "aside_names": {NAME: "one"}, "restart": "when_required"}
+        asked: dict[str, Any] = {
+            "rebuild": [NAME],
+            "aside": True,
+            "aside_names": {NAME: "one"},
+            "restart": "when_required",
+        }
         check = node(check=True, **asked)
         done = node(**asked)
         assert check["commands"] == done["commands"] and "msg" not in done
-        effects = {kind: {name: entry["effect"] for name, entry in results(done, kind).items()} for kind in ("volumes", "seeds", "instances")}
+        effects = {
+            kind: {name: entry["effect"] for name, entry in results(done, kind).items()}
+            for kind in ("volumes", "seeds", "instances")
+        }
         assert effects == {"volumes": {NAME: "rebuild"}, "seeds": {NAME: "rebuild"}, "instances": {"one": "restart"}}
         assert sum("/stop && " in command for command in done["commands"]) == 1
         assert results(done, "seeds")[NAME]["instance_id"] == identifier
@@ -125,7 +144,9 @@ def test_a_disk_that_was_deleted_under_its_guest_is_not_made_anew(root: Path, no
     assert now.replaced == [f"its disk {disk} is not there any more"]
     for check in (True, False):
         done = node(check=check, restart="when_required")
-        assert f"volume {name}: its file {disk} was deleted while the instance one, which runs, has it open" in done["msg"]
+        assert (
+            f"volume {name}: its file {disk} was deleted while the instance one, which runs, has it open" in done["msg"]
+        )
         assert not done["changed"] and not disk.exists() and pid(root) == before
     command = done["msg"].split("`")[1]
     power(root, "paused")
@@ -145,7 +166,9 @@ class Killed(BaseException):
 
 
 def test_rebuild_killed_between_any_two_steps(root: Path, node: Converge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next run, which knows nothing of it, leaves an instance that runs on what is there, or is shown as waiting for that."""
+    """The next run, which knows nothing of it, leaves an instance that runs on what is there, or is shown as waiting
+    for that.
+    """
     for number in range(40):
         node()
         before, left = pid(root), number
@@ -160,7 +183,7 @@ def test_rebuild_killed_between_any_two_steps(root: Path, node: Converge, monkey
             return name, None
 
         with monkeypatch.context() as patch:
-            patch.setattr(engine, "_apply_item", step)
+            patch.setattr(execution, "_apply_item", step)
             try:
                 node(rebuild=[NAME], aside=True, restart="when_required")
             except Killed:
@@ -173,7 +196,9 @@ def test_rebuild_killed_between_any_two_steps(root: Path, node: Converge, monkey
         again = node()
         assert not again["changed"]
         waiting = results(again, "instances")
-        assert [name for name, entry in waiting.items() if entry["restart_required"]] == (["one"] if number >= 5 else []), (number, waiting)
+        assert [name for name, entry in waiting.items() if entry["restart_required"]] == (
+            ["one"] if number >= 5 else []
+        ), (number, waiting)
         assert "msg" not in node(restart="when_required")
         assert results(node(), "instances") == {}
     pytest.fail("it never came to its end")
@@ -184,7 +209,11 @@ def test_check_mode_does_not_warn_of_what_the_run_itself_ends(root: Path, node: 
     assert "msg" not in node() and pid(root) > 0
     nothing: dict[str, Any] = {"volumes": [], "seeds": [], "instances": []}
     said = node(check=True, **nothing, purge=["volumes", "seeds"])["warn"]
-    for name in (f"volume {NAME} is in use by the instance one now", "volume data-1 is in use by the instance one now", f"seed {NAME} is in use"):
+    for name in (
+        f"volume {NAME} is in use by the instance one now",
+        "volume data-1 is in use by the instance one now",
+        f"seed {NAME} is in use",
+    ):
         assert [line for line in said if line.startswith(name)], said
     check = node(check=True, **nothing, purge=["volumes", "seeds", "instances"])
     assert check["warn"] == [] and {"instances", "volumes", "seeds"} <= set(check["kinds"])

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import snapshot_kind
-from ansible_collections.ikcloud.compute.plugins.module_utils.backup_steps import NODE
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.marks import MARK, write_mark
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import short_id
-from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import Qmp, status
-from ansible_collections.ikcloud.compute.plugins.module_utils.snapshots import read_snapshots, tag_of
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.backup.steps import NODE
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.snapshot import operation as snapshot_operation
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.snapshot.snapshots import read_snapshots, tag_of
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.marks import MARK, write_mark
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.names import short_id
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.qmp.qmp import Qmp, status
 from ansible_collections.ikcloud.compute.tests.qemu.conftest import Converge, machine
 from ansible_collections.ikcloud.compute.tests.qemu.lifecycle import (
     ID,
@@ -47,7 +47,10 @@ def test_snapshot_of_one_that_is_off(root: Path, run: Converge, volume: Volume) 
     assert done["commands"] == [f"qemu-img snapshot -q -c compute-{ID}.clean {disk}"]
     assert done["after"]["one"]["snapshots"] == ["clean"]
     assert not snapshot(root, "present")["changed"]
-    with pytest.raises(ComputeError, match=r"has a snapshot clean already, of 20.*nothing was changed. Take another name, or delete it first"):
+    with pytest.raises(
+        ComputeError,
+        match=r"has a snapshot clean already, of 20.*nothing was changed. Take another name, or delete it first",
+    ):
         snapshot(root, "created")
     write(disk, 2)
     with pytest.raises(ComputeError, match="has no snapshot dirty; there is clean"):
@@ -75,7 +78,12 @@ def test_snapshot_of_one_that_runs(root: Path, run: Converge, volume: Volume) ->
     assert [line.split("/")[-1].split(" ")[1] for line in done["commands"]] == ["snapshot-save", "job-dismiss"]
     held = read_snapshots(str(disk), str(root))[tag_of(ID, "clean")]
     assert held.memory > 0 and tag_of(ID, "clean") in read_snapshots(str(data), str(root))
-    assert subprocess.run(["qemu-img", "snapshot", "-U", "-l", str(disk)], check=True, capture_output=True, text=True).stdout.count("clean") == 1
+    assert (
+        subprocess.run(
+            ["qemu-img", "snapshot", "-U", "-l", str(disk)], check=True, capture_output=True, text=True
+        ).stdout.count("clean")
+        == 1
+    )
     write_running(root, 2)
     assert holds(disk, 2)
     done = both(snapshot, root, "reverted")
@@ -93,7 +101,10 @@ def test_snapshot_of_one_that_runs(root: Path, run: Converge, volume: Volume) ->
     snapshot(root, "created", name="off")
     power(root, "started")
     write_running(root, 4)
-    with pytest.raises(ComputeError, match=r"runs, and its snapshot off, taken while it was off.*state=stopped\), or set restart=when_required"):
+    with pytest.raises(
+        ComputeError,
+        match=r"runs, and its snapshot off, taken while it was off.*state=stopped\), or set restart=when_required",
+    ):
         snapshot(root, "reverted", name="off")
     assert holds(disk, 4)
     one = pid(root)
@@ -101,7 +112,9 @@ def test_snapshot_of_one_that_runs(root: Path, run: Converge, volume: Volume) ->
     assert holds(disk, 1) and pid(root) not in (0, one)
     done = both(snapshot, root, "absent")
     assert done["after"]["one"]["snapshots"] == ["off"]
-    assert list(read_snapshots(str(disk), str(root))) == list(read_snapshots(str(data), str(root))) == [tag_of(ID, "off")]
+    assert (
+        list(read_snapshots(str(disk), str(root))) == list(read_snapshots(str(data), str(root))) == [tag_of(ID, "off")]
+    )
 
 
 def test_a_disk_added_since_is_not_torn_from_the_others(root: Path, run: Converge, volume: Volume) -> None:
@@ -110,7 +123,9 @@ def test_a_disk_added_since_is_not_torn_from_the_others(root: Path, run: Converg
     snapshot(root, "present")
     data = volume("11111111")
     run([machine(power="stopped", volumes=[{"path": str(data)}])])
-    with pytest.raises(ComputeError, match=rf"the snapshot clean does not have its disk {data}; nothing was changed. Detach that first"):
+    with pytest.raises(
+        ComputeError, match=rf"the snapshot clean does not have its disk {data}; nothing was changed. Detach that first"
+    ):
         snapshot(root, "reverted")
     raw = root / "lib/volumes/raw.img"
     raw.write_bytes(b"\0" * (1 << 20))
@@ -121,7 +136,9 @@ def test_a_disk_added_since_is_not_torn_from_the_others(root: Path, run: Converg
 
 @pytest.mark.parametrize("runs", [False, True])
 @pytest.mark.parametrize("state", ["present", "absent", "reverted"])
-def test_snapshot_killed_at_every_step(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, state: str, runs: bool) -> None:
+def test_snapshot_killed_at_every_step(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, state: str, runs: bool
+) -> None:
     disk, data = volume(ID), volume("11111111")
     write(disk, 1)
     run([machine(grace=0, power="running" if runs else "stopped", volumes=[{"path": str(data)}])])
@@ -137,7 +154,9 @@ def test_snapshot_killed_at_every_step(root: Path, run: Converge, volume: Volume
                 assert number > 1
                 return
         assert "msg" not in snapshot(root, state)
-        assert [tag_of(ID, "clean") in read_snapshots(str(path), str(root)) for path in (disk, data)] == [state != "absent"] * 2
+        assert [tag_of(ID, "clean") in read_snapshots(str(path), str(root)) for path in (disk, data)] == [
+            state != "absent"
+        ] * 2
         assert holds(disk, 1)
         if runs:
             with Qmp(socket_of(root)) as qmp:
@@ -146,7 +165,9 @@ def test_snapshot_killed_at_every_step(root: Path, run: Converge, volume: Volume
 
 
 @pytest.mark.parametrize("state", ["created", "reverted", "absent"])
-def test_what_an_interrupted_backup_left_in_qemu_is_ended_first(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+def test_what_an_interrupted_backup_left_in_qemu_is_ended_first(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
     """A copied disk can't be reverted, nor held in a snapshot: the data disk went back, the own one did not."""
     disk, data = volume(ID), volume("11111111")
     write(disk, 1)
@@ -180,20 +201,31 @@ def detached(root: Path, run: Converge, volume: Volume) -> tuple[Path, Path]:
     return disk, data
 
 
-def test_a_memory_with_a_disk_that_was_detached_is_refused_before(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_with_a_disk_that_was_detached_is_refused_before(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk, data = detached(root, run, volume)
     write_running(root, 2)
     for check in (True, False):
-        with pytest.raises(ComputeError, match=rf"the memory in its snapshot clean has the disk {data}, which was detached since; nothing was changed. Attach"):
+        with pytest.raises(
+            ComputeError,
+            match=(
+                rf"the memory in its snapshot clean has the disk {data}, which was detached since; nothing was changed."
+                r" Attach"
+            ),
+        ):
             snapshot(root, "reverted", check=check)
     assert holds(disk, 2) and status(socket_of(root)) == "running"
     power(root, "stopped", grace=0)
-    assert f"{data} was detached since the snapshot clean, and stays as it is" in both(snapshot, root, "reverted")["warn"][1]
+    assert (
+        f"{data} was detached since the snapshot clean, and stays as it is"
+        in both(snapshot, root, "reverted")["warn"][1]
+    )
     assert holds(disk, 1)
     # The volume's is left of another snapshot of that name.
     power(root, "started")
     with monkeypatch.context() as patch:
-        patch.setattr(snapshot_kind, "elsewhere", lambda *_arguments: {})
+        patch.setattr(snapshot_operation, "elsewhere", lambda *_arguments: {})
         both(snapshot, root, "absent")
     time.sleep(1.1)
     snapshot(root, "created")
@@ -203,7 +235,9 @@ def test_a_memory_with_a_disk_that_was_detached_is_refused_before(root: Path, ru
 
 
 @pytest.mark.parametrize("runs", [True, False])
-def test_a_snapshot_is_deleted_in_a_volume_that_was_detached_too(root: Path, run: Converge, volume: Volume, runs: bool) -> None:
+def test_a_snapshot_is_deleted_in_a_volume_that_was_detached_too(
+    root: Path, run: Converge, volume: Volume, runs: bool
+) -> None:
     disk, data = detached(root, run, volume)
     other = root / f"lib/volumes/compute-{short_id('instance', 'two')}.img"  # a copy that somebody made
     shutil.copy(data, other)
@@ -214,7 +248,11 @@ def test_a_snapshot_is_deleted_in_a_volume_that_was_detached_too(root: Path, run
     # While another instance has it, it is said that it stays.
     run([machine("two", grace=0, volumes=[{"path": str(data)}])])
     done = both(snapshot, root, "absent")
-    assert done["changed"] and f"its snapshot clean stays in {data}, which was detached since: it is in use by the instance two." in done["warn"][0]
+    assert (
+        done["changed"]
+        and f"its snapshot clean stays in {data}, which was detached since: it is in use by the instance two."
+        in done["warn"][0]
+    )
     assert not read_snapshots(str(disk), str(root)) and tag_of(ID, "clean") in read_snapshots(str(data), str(root))
     assert not snapshot(root, "absent")["changed"]
     power(root, "stopped", grace=0, instances=["two"])
@@ -225,7 +263,9 @@ def test_a_snapshot_is_deleted_in_a_volume_that_was_detached_too(root: Path, run
     assert not snapshot(root, "absent")["changed"]
 
 
-def test_a_revert_that_fails_at_a_disk_says_so_and_what_mends_it(root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revert_that_fails_at_a_disk_says_so_and_what_mends_it(
+    root: Path, run: Converge, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some disks may have gone back by then."""
     disk, data = volume(ID), volume("11111111")
     write(disk, 1)
@@ -233,7 +273,11 @@ def test_a_revert_that_fails_at_a_disk_says_so_and_what_mends_it(root: Path, run
     snapshot(root, "created")
     write_running(root, 2)
     with Qmp(socket_of(root)) as qmp:
-        (node,) = [node["node-name"] for node in qmp.execute("query-named-block-nodes") if node["file"] == str(disk) and node["drv"] == "qcow2"]
+        (node,) = [
+            node["node-name"]
+            for node in qmp.execute("query-named-block-nodes")
+            if node["file"] == str(disk) and node["drv"] == "qcow2"
+        ]
 
         def bitmap() -> None:
             with Qmp(socket_of(root)) as other:
@@ -249,7 +293,9 @@ def test_a_revert_that_fails_at_a_disk_says_so_and_what_mends_it(root: Path, run
 
 
 def test_a_memory_that_does_not_fit_is_said_and_a_restart_mends_it(root: Path, run: Converge, volume: Volume) -> None:
-    """The machine was made larger since: QEMU can't load the snapshot's memory, and its guest is held rather than run with half of it."""
+    """The machine was made larger since: QEMU can't load the snapshot's memory, and its guest is held rather than run
+    with half of it.
+    """
     disk = volume(ID)
     write(disk, 1)
     run([machine(grace=0)])

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a run is given with -e, in the inventory and by options of ansible-playbook: heeded or refused, never passed by.
 
-The nodes are played by this machine in a network namespace, with a root each; where a run goes through, it is in check mode.
+The nodes are played by this machine in a network namespace, with a root each; where a run goes through, it is in check
+mode.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def tmp_path() -> Iterator[Path]:
 
 @pytest.fixture
 def play(tmp_path: Path) -> Play:
-    """Give what runs a playbook on two nodes: their declaration stands in group_vars, and each may have variables of its own."""
+    """Give what runs a playbook on two nodes: their declaration stands in group_vars, and each may have variables of
+    its own.
+    """
     if os.geteuid() != 0 or not shutil.which("unshare"):
         pytest.skip("needs root, to make a network namespace")
     common = {
@@ -91,12 +94,33 @@ def play(tmp_path: Path) -> Play:
             (tmp_path / "host_vars" / f"{host}.yml").write_text(yaml.safe_dump(variables))
         (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory))
         (tmp_path / "group_vars").mkdir(exist_ok=True)
-        (tmp_path / "group_vars" / f"{name}.yml").write_text(yaml.safe_dump({**common, **(DECLARATION if group is None else group)}))
-        command = ["ansible-playbook", "-i", str(tmp_path / "hosts.yml"), playbook if "/" in playbook else f"ikcloud.compute.{playbook}", *options]
-        setup = 'ip link set lo up && ip addr add 10.10.20.101/24 dev lo && ip addr add 10.10.20.102/24 dev lo && exec "$@"'
-        environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".venv" / "collections"), "ANSIBLE_NOCOLOR": "1", **more}
+        (tmp_path / "group_vars" / f"{name}.yml").write_text(
+            yaml.safe_dump({**common, **(DECLARATION if group is None else group)})
+        )
+        command = [
+            "ansible-playbook",
+            "-i",
+            str(tmp_path / "hosts.yml"),
+            playbook if "/" in playbook else f"ikcloud.compute.{playbook}",
+            *options,
+        ]
+        setup = (
+            'ip link set lo up && ip addr add 10.10.20.101/24 dev lo && ip addr add 10.10.20.102/24 dev lo && exec "$@"'
+        )
+        environment = {
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".venv" / "collections"),
+            "ANSIBLE_NOCOLOR": "1",
+            **more,
+        }
         process = subprocess.run(
-            ["unshare", "--net", "sh", "-c", setup, "sh", *command], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False, timeout=120
+            ["unshare", "--net", "sh", "-c", setup, "sh", *command],
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+            check=False,
+            timeout=120,
         )
         return Done(tmp_path, process)
 
@@ -114,7 +138,10 @@ def test_a_declaration_that_differs_between_hosts(play: Play, options: list[str]
         *options,
         "--check",
         group=less("cloud_instances"),
-        hosts={"ik-node-01": {"cloud_instances": DECLARATION["cloud_instances"]}, "ik-node-02": {"cloud_instances": other}},
+        hosts={
+            "ik-node-01": {"cloud_instances": DECLARATION["cloud_instances"]},
+            "ik-node-02": {"cloud_instances": other},
+        },
     )
     done.refused("cloud_instances: ik-node-01 has another than ik-node-02", "group_vars/compute_nodes.yml")
 
@@ -135,13 +162,19 @@ def test_a_declaration_that_is_written_differently_and_is_the_same(play: Play) -
 @pytest.mark.parametrize(
     ("name", "value", "hosts"),
     [
-        ("cloud_instances", "{{ mine }}", {"ik-node-01": {"mine": {}}, "ik-node-02": {"mine": DECLARATION["cloud_instances"]}}),
+        (
+            "cloud_instances",
+            "{{ mine }}",
+            {"ik-node-01": {"mine": {}}, "ik-node-02": {"mine": DECLARATION["cloud_instances"]}},
+        ),
         ("cloud_purge", "{{ purge_here | default(false) }}", {"ik-node-02": {"purge_here": True}}),
         ("cloud_purge", "{{ inventory_hostname == 'ik-node-02' }}", {}),
         ("cloud_user", "{{ hostvars[inventory_hostname].compute_underlay_address }}", {}),
     ],
 )
-def test_a_declaration_whose_template_differs_between_hosts(play: Play, name: str, value: str, hosts: dict[str, dict[str, Any]]) -> None:
+def test_a_declaration_whose_template_differs_between_hosts(
+    play: Play, name: str, value: str, hosts: dict[str, dict[str, Any]]
+) -> None:
     done = play("site", "--check", group={**DECLARATION, name: value}, hosts=hosts)
     done.refused(f"{name}: ik-node-01 has another than ik-node-02", "a variable in its template differs")
 
@@ -162,7 +195,11 @@ def test_a_declaration_of_a_playbook_that_differs_between_hosts(play: Play, tmp_
         ("site", "compute_purge=true", "-e compute_purge: there is no such variable"),
         ("stop", "instnaces=web-1", "Did you mean instances?"),
         ("plan", "plan_jsn=plan.json", "Did you mean plan_json?"),
-        ("teardown", "cloud_instances=web-2", "cloud_instances is the declaration, a mapping of names; it chooses nothing"),
+        (
+            "teardown",
+            "cloud_instances=web-2",
+            "cloud_instances is the declaration, a mapping of names; it chooses nothing",
+        ),
         ("teardown", "teardown_keep_images=ture", "teardown_keep_images: 'ture' is neither true nor false."),
         ("teardown", '{"teardown_protected": "fasle"}', "teardown_protected: 'fasle' is neither true nor false."),
     ],
@@ -174,7 +211,9 @@ def test_a_variable_that_the_playbook_does_not_have(play: Play, playbook: str, v
 def test_a_teardown_of_chosen_instances_is_none(play: Play, tmp_path: Path) -> None:
     words = "There is a variable instances, and teardown has none. teardown is for the whole cloud"
     play("teardown", "--check", group={**DECLARATION, "instances": "web-2"}).refused(words)
-    (tmp_path / "own.yml").write_text(json.dumps([{"ansible.builtin.import_playbook": "ikcloud.compute.teardown", "vars": {"instances": "web-2"}}]))
+    (tmp_path / "own.yml").write_text(
+        json.dumps([{"ansible.builtin.import_playbook": "ikcloud.compute.teardown", "vars": {"instances": "web-2"}}])
+    )
     play(str(tmp_path / "own.yml"), "--check").refused(words)
 
 
@@ -216,7 +255,11 @@ def test_tags(play: Play) -> None:
 def test_tags_of_a_playbook_of_the_users_own(play: Play, tmp_path: Path) -> None:
     own = [
         {"ansible.builtin.import_playbook": "ikcloud.compute.site"},
-        {"hosts": "all", "gather_facts": False, "tasks": [{"name": "Mine", "ansible.builtin.debug": {"msg": "mine"}, "tags": "web"}]},
+        {
+            "hosts": "all",
+            "gather_facts": False,
+            "tasks": [{"name": "Mine", "ansible.builtin.debug": {"msg": "mine"}, "tags": "web"}],
+        },
     ]
     (tmp_path / "own.yml").write_text(json.dumps(own))
     done = play(str(tmp_path / "own.yml"), "--check", "--tags", "web")
@@ -241,7 +284,10 @@ def test_a_run_that_does_not_begin_at_the_beginning(play: Play, playbook: str, t
 def test_an_inventory_without_the_group_or_without_hosts_in_it(play: Play) -> None:
     for playbook in ("site", "teardown"):
         done = play(playbook, name="compute_node")
-        assert done.status not in (0, 2) and "The inventory has no host in the group compute_nodes. Write your servers into it" in done.words, done.text
+        assert (
+            done.status not in (0, 2)
+            and "The inventory has no host in the group compute_nodes. Write your servers into it" in done.words
+        ), done.text
         assert "PLAY RECAP" not in done.text
 
 
@@ -256,7 +302,9 @@ def test_defaults_for_all_modules_are_none_of_the_tasks_on_the_controller(play: 
         {"ikcloud.compute.image": {"images": []}},
     ]
     defaults = {"group/ikcloud.compute.compute": {"root": "{{ compute_service_root }}"}}
-    book = [{"hosts": "compute_nodes", "gather_facts": False, "module_defaults": defaults, "tasks": copy.deepcopy(tasks)}]
+    book = [
+        {"hosts": "compute_nodes", "gather_facts": False, "module_defaults": defaults, "tasks": copy.deepcopy(tasks)}
+    ]
     (tmp_path / "own.yml").write_text(json.dumps(book))
     done = play(str(tmp_path / "own.yml"), "--check")
     assert done.status == 0, done.text

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-# What the role does when nothing but the user lacks; the user is made in an overlay of /etc, which ends with its namespace.
+# What the role does when nothing but the user lacks; the user is made in an overlay of /etc, which ends with its
+# namespace.
 PLAY = """
 - hosts: localhost
   connection: local
@@ -32,8 +33,15 @@ set -eu
 mount -t tmpfs tmpfs "$1"
 mkdir "$1/upper" "$1/work"
 mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" /etc
-play() { ansible-playbook -i localhost, -e "ansible_python_interpreter=$3" "$2" >&2; }
-said() { "$1" -c 'from ansible_collections.ikcloud.compute.plugins.module_utils.node import user_ready; print(user_ready())'; }
+play() {
+  file=$2 python=$3
+  shift 3
+  ansible-playbook -i localhost, -e "ansible_python_interpreter=$python" "$@" "$file" >&2
+}
+said() {
+  "$1" -c 'from ansible_collections.ikcloud.compute.plugins.module_utils._node import node
+print(node.user_ready())'
+}
 if getent group kvm >/dev/null; then groupdel -f kvm; fi
 play "$@"
 said "$3"
@@ -43,6 +51,14 @@ said "$3"
 play "$@"
 said "$3"
 id --name --groups compute-service
+# As after a useradd that was killed: the users are written, the groups are not.
+gid=$(id --group compute-service)
+sed -i '/^compute-service:/d' /etc/group
+said "$3"
+node="missing_packages: [], user_ready: false, user_group_due: $gid, folders_ready: true"
+play "$@" -e "{prepare_node: {$node}}"
+said "$3"
+getent group compute-service | cut -d : -f 1
 """
 
 
@@ -52,10 +68,25 @@ def test_a_node_without_the_group_kvm(tmp_path: Path) -> None:
         pytest.skip("only root can have an /etc of its own")
     (tmp_path / "play.yml").write_text(PLAY)
     (tmp_path / "own").mkdir()
-    argv = ["unshare", "--mount", "sh", "-c", SCRIPT, "sh", str(tmp_path / "own"), str(tmp_path / "play.yml"), sys.executable]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "ANSIBLE_NOCOLOR": "1"})
+    argv = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        SCRIPT,
+        "sh",
+        str(tmp_path / "own"),
+        str(tmp_path / "play.yml"),
+        sys.executable,
+    ]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "ANSIBLE_NOCOLOR": "1"}
+    )
     assert done.returncode == 0, json.dumps(done.stderr[-3000:])
-    assert done.stdout.splitlines() == ["True", "compute-service", "False", "True", "compute-service kvm"]
+    assert done.stdout.splitlines() == [
+        *("True", "compute-service", "False", "True", "compute-service kvm"),
+        *("False", "True", "compute-service"),
+    ]
 
 
 # Nothing but the folders is looked at: the packages and the user are this machine's matter.
@@ -83,7 +114,15 @@ def test_folders(tmp_path: Path) -> None:
     root = tmp_path / "root"
 
     def changed(*options: str) -> list[str]:
-        argv = ["ansible-playbook", "-i", "localhost,", "-e", f"ansible_python_interpreter={sys.executable} root={root}", *options, str(tmp_path / "play.yml")]
+        argv = [
+            "ansible-playbook",
+            "-i",
+            "localhost,",
+            "-e",
+            f"ansible_python_interpreter={sys.executable} root={root}",
+            *options,
+            str(tmp_path / "play.yml"),
+        ]
         environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default"}
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300, env=environment)
         assert done.returncode == 0, done.stdout[-3000:]
@@ -95,7 +134,11 @@ def test_folders(tmp_path: Path) -> None:
     (root / "run/instances").chmod(0o777)
     os.chown(root / "lib", 65534, 65534)
     assert changed("--check") == changed() == ["lib", "run/instances"]
-    assert changed() == [] and stat.S_IMODE((root / "run/instances").stat().st_mode) == 0o755 and (root / "lib").owner() == "root"
+    assert (
+        changed() == []
+        and stat.S_IMODE((root / "run/instances").stat().st_mode) == 0o755
+        and (root / "lib").owner() == "root"
+    )
     root.chmod(0o777)
     assert changed("--check") == changed() == ["."]
     assert changed() == []

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import download
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Kind, argument_spec, converge
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.reconcile import Resource, argument_spec, converge
+from ansible_collections.ikcloud.compute.plugins.module_utils._storage import download
 from storage_helpers import IMAGE, SUMS, Converge, declare, qemu_img, sha256
 from webserver import Web
 
@@ -37,9 +37,9 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture
 def run(root: Path) -> Converge:
-    """Run a kind's sentence on the root: ``run(VolumeKind, check=True, volumes=[…])``."""
+    """Run a kind's sentence on the root: ``run(Volumes, check=True, volumes=[…])``."""
 
-    def call(kind: type[Kind], check: bool = False, **params: Any) -> dict[str, Any]:
+    def call(kind: type[Resource], check: bool = False, **params: Any) -> dict[str, Any]:
         if "owner" in argument_spec(kind):
             params.setdefault("owner", "")
         return converge(declare(kind, root=str(root), **params), check)

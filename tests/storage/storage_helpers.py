@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Kind, argument_spec
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.qmp import status
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.reconcile import Resource, argument_spec
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.qmp.qmp import status
 from webserver import Web
 
 IMAGE = "/bionic/current/bionic-server-cloudimg-amd64.img"
@@ -25,7 +25,7 @@ SUMS = "/bionic/current/SHA256SUMS"
 Converge = Callable[..., dict[str, Any]]
 
 
-def declare(kind: type[Kind], **params: Any) -> Kind:
+def declare(kind: type[Resource], **params: Any) -> Resource:
     """Give a kind its options as the module would get them from Ansible."""
     validator = ArgumentSpecValidator(argument_spec(kind))
     result = validator.validate(params)
@@ -35,7 +35,9 @@ def declare(kind: type[Kind], **params: Any) -> Kind:
 
 def qemu_img(*arguments: str) -> str:
     """Run qemu-img and give what it prints."""
-    return subprocess.run(["qemu-img", *arguments], check=True, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout
+    return subprocess.run(
+        ["qemu-img", *arguments], check=True, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}
+    ).stdout
 
 
 def wait_for_qemu(socket: Path) -> None:
@@ -62,7 +64,9 @@ def by_hand(commands: list[str], tmp_path: Path) -> None:
     """Type commands into a shell. Where setfattr(1) is missing, Python stands in for it."""
     shim = tmp_path / "bin"
     shim.mkdir(exist_ok=True)
-    (shim / "setfattr").write_text("#!/usr/bin/python3\nimport os, sys\nos.setxattr(sys.argv[5], sys.argv[2], sys.argv[4].encode())\n")
+    (shim / "setfattr").write_text(
+        "#!/usr/bin/python3\nimport os, sys\nos.setxattr(sys.argv[5], sys.argv[2], sys.argv[4].encode())\n"
+    )
     (shim / "setfattr").chmod(0o755)
     environment = {**os.environ, "PATH": f"{shim}:{os.environ['PATH']}"}
     for command in commands:

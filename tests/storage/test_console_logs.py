@@ -11,8 +11,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import systemd
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance import service
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import Layout
 
 LONG = 2 << 20
 
@@ -46,8 +46,8 @@ def test_the_logs_of_every_user_are_bounded(root: Path) -> None:
     (folders[1] / "console.log.end").symlink_to(folders[0] / "console.log")
     os.mkfifo(folders[3] / "console.log.end")
 
-    files = systemd.shared_files(Layout(str(root)))
-    script = Path(systemd.trim_script(Layout(str(root))))
+    files = service.shared_files(Layout(str(root)))
+    script = Path(service.trim_script(Layout(str(root))))
     script.write_text(files[str(script)][0])
     script.chmod(files[str(script)][1])
     # The capabilities that the unit leaves it.

@@ -25,7 +25,12 @@ def play(folder: Path, tasks: list[dict[str, Any]], *options: str) -> subprocess
     book = folder / "book.yml"
     book.write_text(json.dumps([{"hosts": "ik-node-01", "gather_facts": False, "tasks": tasks}]))
     (folder / "hosts").write_text(f"ik-node-01 ansible_connection=local ansible_python_interpreter={sys.executable}\n")
-    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"), "ANSIBLE_LOCALHOST_WARNING": "0"}
+    environment = {
+        **os.environ,
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
+        "ANSIBLE_LOCALHOST_WARNING": "0",
+    }
     environment.setdefault("ANSIBLE_COLLECTIONS_PATH", os.environ.get("PYTHONPATH", "").split(os.pathsep)[0])
     command = [sys.executable, "-m", "ansible", "playbook", "-i", str(folder / "hosts"), str(book), *options]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
@@ -42,7 +47,9 @@ def test_downloads_are_seen(root: Path, tmp_path: Path, web: Web, data: bytes) -
     assert not web.asked(IMAGE)
     first = play(tmp_path, tasks)
     assert first.returncode == 0 and "changed=1" in first.stdout, first.stdout + first.stderr
-    assert re.search(r"^ik-node-01: image bionic \d+ % of 3 MiB, 0\.\d MiB/s$", first.stdout, re.MULTILINE), first.stdout
+    assert re.search(r"^ik-node-01: image bionic \d+ % of 3 MiB, 0\.\d MiB/s$", first.stdout, re.MULTILINE), (
+        first.stdout
+    )
     assert '"action": "create"' in first.stdout and "ansible_job_id" not in first.stdout
     assert (root / "lib/images/bionic.img").read_bytes() == data
     second = play(tmp_path, tasks, "-vvv")
@@ -53,7 +60,9 @@ def test_downloads_are_seen(root: Path, tmp_path: Path, web: Web, data: bytes) -
 
 def test_one_call_where_nothing_is_downloaded(root: Path, tmp_path: Path, data: bytes) -> None:
     (tmp_path / "image").write_bytes(data)
-    task = {"ikcloud.compute.image": {"images": [{"name": "copied", "path": str(tmp_path / "image")}], "root": str(root)}}
+    task = {
+        "ikcloud.compute.image": {"images": [{"name": "copied", "path": str(tmp_path / "image")}], "root": str(root)}
+    }
     done = play(tmp_path, [task], "-vvv")
     assert done.returncode == 0 and "changed=1" in done.stdout, done.stdout + done.stderr
     assert done.stdout.count("Using module file") == 1
@@ -73,7 +82,9 @@ def test_a_volume_and_a_seed(root: Path, tmp_path: Path) -> None:
         {"ikcloud.compute.volume": {"volumes": [{"name": name, "size": 10 << 20}], "root": str(root), "owner": ""}},
         {
             "ikcloud.compute.seed": {
-                "seeds": [{"name": name, "user_data": {"packages": ["nginx"]}, "password_hash": "$6$abcdefgh$" + "x" * 86}],
+                "seeds": [
+                    {"name": name, "user_data": {"packages": ["nginx"]}, "password_hash": "$6$abcdefgh$" + "x" * 86}
+                ],
                 "root": str(root),
                 "owner": "",
             }

@@ -46,8 +46,13 @@ def record_folder() -> Path:
 
 def records(playbook: str, check: bool = False) -> list[dict[str, Any]]:
     """Give the records of a playbook's runs, oldest first; converge.yml is site by another name."""
-    names = [f"*-{name}-{'check' if check else 'run'}.json" for name in ((playbook, "converge") if playbook == "site" else (playbook,))]
-    return [json.loads(path.read_text()) for path in sorted(path for name in names for path in record_folder().glob(name))]
+    names = [
+        f"*-{name}-{'check' if check else 'run'}.json"
+        for name in ((playbook, "converge") if playbook == "site" else (playbook,))
+    ]
+    return [
+        json.loads(path.read_text()) for path in sorted(path for name in names for path in record_folder().glob(name))
+    ]
 
 
 def plan() -> dict[str, Any]:
@@ -96,7 +101,9 @@ def ssh(host: str, *command: str, timeout: float = 120) -> subprocess.CompletedP
     """Run a command on a node or in an instance; 255 is ssh's own failure, 124 that it took too long."""
     argv = ["ssh", "-F", str(ssh_config()), host, *command]
     try:
-        return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            argv, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL
+        )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(argv, 124, "", f"no answer within {timeout:g} s")
 
@@ -135,7 +142,9 @@ def playbook(*arguments: str, timeout: float = 900) -> subprocess.CompletedProce
     beside = os.environ.get("IKCLOUD_LAB_INVENTORY")
     inventories = ["-i", str(PROJECT / "inventory" / "lab"), *(["-i", beside] if beside else [])]
     argv = ["ansible-playbook", *inventories, *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, env=environment, cwd=PROJECT, check=False)
+    return subprocess.run(
+        argv, capture_output=True, text=True, timeout=timeout, env=environment, cwd=PROJECT, check=False
+    )
 
 
 def last(name: str, *arguments: str) -> dict[str, Any]:

@@ -100,7 +100,11 @@ KNOBS = {
 def wrong_knobs() -> list[str]:
     """Return what a person has set that no test could read, so that nobody waits for a lab first."""
     given = {name: os.environ.get(name) for name in KNOBS}
-    return [f"{name}={value}: write it as {KNOBS[name][1]}" for name, value in given.items() if value and not re.fullmatch(KNOBS[name][0], value)]
+    return [
+        f"{name}={value}: write it as {KNOBS[name][1]}"
+        for name, value in given.items()
+        if value and not re.fullmatch(KNOBS[name][0], value)
+    ]
 
 
 _LIST = (
@@ -117,18 +121,30 @@ _LIST = (
             ("ruff", "check", "."),
             ("ruff", "format", "--check", "."),
             ("yamllint", "--strict", "."),
+            ("python", "tests/tools/imports.py"),
             ("antsibull-changelog", "lint"),
             ("antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs", "self", "."),
         ),
         at_once=2,
     ),
-    Layer("unit", "the logic, without root and without a node", (pytest("--numprocesses", "2", "--dist", "worksteal", "tests/unit"),)),
+    Layer(
+        "unit",
+        "the logic, without root and without a node",
+        (pytest("--numprocesses", "2", "--dist", "worksteal", "tests/unit"),),
+    ),
     Layer("artifact", "what users install, built and used from an empty folder", (("tests/tools/artifact",),)),
     Layer(
         "real",
         "modules and playbooks with this machine's kernel, qemu-img and QEMU, in namespaces and folders of their own",
         (pytest("--numprocesses", "3", "--dist", "worksteal", "tests/netns", "tests/storage", "tests/qemu"),),
-        (*COLLECTION, "tests/netns", "tests/storage", "tests/qemu", "tests/tools/callbacks", "tests/tools/machine_id.py"),
+        (
+            *COLLECTION,
+            "tests/netns",
+            "tests/storage",
+            "tests/qemu",
+            "tests/tools/callbacks",
+            "tests/tools/machine_id.py",
+        ),
         packages=True,
     ),
     Layer(

@@ -4,8 +4,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run layers of tests and count what came out; a layer that fails does not stop the next.
 
-``layers.py NAME...`` runs these, ``--test`` what `make test` runs, ``--all`` everything that has not passed yet with what it
-depends on as it is now, ``--table`` shows where each layer stands.
+``layers.py NAME...`` runs these, ``--test`` what `make test` runs, ``--all`` everything that has not passed yet with
+what it depends on as it is now, ``--table`` shows where each layer stands.
 """
 
 from __future__ import annotations
@@ -49,7 +49,12 @@ def run(layer: Layer, mode: Mode) -> Counts:
     tally = PROJECT / "build" / "test" / f"{layer.name}.tally"
     tally.parent.mkdir(parents=True, exist_ok=True)
     tally.unlink(missing_ok=True)
-    environment = dict(os.environ, IKCLOUD_TALLY=str(tally), PYTEST_ADDOPTS=f"{os.environ.get('PYTEST_ADDOPTS', '')} -p tally".strip(), **settings)
+    environment = dict(
+        os.environ,
+        IKCLOUD_TALLY=str(tally),
+        PYTEST_ADDOPTS=f"{os.environ.get('PYTEST_ADDOPTS', '')} -p tally".strip(),
+        **settings,
+    )
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
     codes = [execute((str(HERE / "packages"),), environment, quiet=False)] if layer.packages else []
     if not any(codes):
@@ -58,7 +63,13 @@ def run(layer: Layer, mode: Mode) -> Counts:
     counts = count(codes, tally, time.monotonic() - began)
     print(f"{layer.name}: {counts}", flush=True)
     # What was changed while it ran was not what it ran on.
-    if layer.whole_in(mode) and not counts.failed and counts.passed and not layer.narrowed() and passes.now(layer) == before:
+    if (
+        layer.whole_in(mode)
+        and not counts.failed
+        and counts.passed
+        and not layer.narrowed()
+        and passes.now(layer) == before
+    ):
         passes.add(layer, counts.passed, counts.skipped, counts.seconds)
     return counts
 
@@ -95,7 +106,10 @@ def run_layers(layers: list[Layer], mode: Mode, again: bool) -> int:
             passed, skipped = passed + earlier.passed, skipped + earlier.skipped
             continue
         counts = run(layer, mode)
-        lines.append(f"{layer.name:11} {counts.passed:5} passed {counts.failed:3} failed {counts.skipped:3} skipped {counts.seconds:6.0f} s")
+        lines.append(
+            f"{layer.name:11} {counts.passed:5} passed {counts.failed:3} failed {counts.skipped:3} skipped"
+            f" {counts.seconds:6.0f} s"
+        )
         passed, failed, skipped = passed + counts.passed, failed + counts.failed, skipped + counts.skipped
     if len(layers) > 1:
         print("\n" + "\n".join(lines) + f"\nin {time.monotonic() - began:.0f} s")
@@ -107,7 +121,11 @@ def table() -> int:
     """Show of each layer at which commit it has passed, and whether that still counts."""
     for layer in LAYERS.values():
         current, last = passes.current(layer), passes.last(layer)
-        stale = f"has to run: passed at {last.commit}, what it depends on changed since" if last else "has to run: never passed here"
+        stale = (
+            f"has to run: passed at {last.commit}, what it depends on changed since"
+            if last
+            else "has to run: never passed here"
+        )
         print(f"{layer.name:11} {current or stale}")
     return 0
 

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The record of layers that have passed: on which content, at which commit.
 
-A pass counts as long as no file that the layer depends on has another content. The record is kept in the user's cache, so that a fresh
-clone on the same machine knows it too.
+A pass counts as long as no file that the layer depends on has another content. The record is kept in the user's cache,
+so that a fresh clone on the same machine knows it too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The changelog's fragments are plain RST: what is markup elsewhere would be printed as it stands, or as something else."""
+"""The changelog's fragments are plain RST: what is markup elsewhere would be printed as it stands, or as something
+else.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +47,15 @@ def test_a_fragment_is_plain_rst(path: Path) -> None:
         assert not _foreign(text), f"{path.name}: {text}"
 
 
-@pytest.mark.parametrize("text", ["C(x)", "O(a#module:b[].c)", "RV(x)", "`x`", "[a](https://b)", "__bold__", "``a`` and `b`"])
+@pytest.mark.parametrize(
+    "text", ["C(x)", "O(a#module:b[].c)", "RV(x)", "`x`", "[a](https://b)", "__bold__", "``a`` and `b`"]
+)
 def test_foreign_markup_is_seen(text: str) -> None:
     assert _foreign(f"nat - a {text} of it")
 
 
-@pytest.mark.parametrize("text", ["``C(x)``", "``a[](b)``", "**bold**", "the mark (of ours)", "XML(x)", "``a`` and ``b``"])
+@pytest.mark.parametrize(
+    "text", ["``C(x)``", "``a[](b)``", "**bold**", "the mark (of ours)", "XML(x)", "``a`` and ``b``"]
+)
 def test_rst_is_left_alone(text: str) -> None:
     assert not _foreign(f"nat - a {text} of it")

@@ -17,7 +17,9 @@ DISKS = {"web-1": 1 << 30, "web-2": 1 << 30, "box-1": 256 << 20, "box-2": 256 <<
 
 def test_two_instances_per_network_one_on_each_node(plan: dict[str, Any]) -> None:
     assert {name: len(network["instances"]) for name, network in plan["networks"].items()} == {"blue": 2, "green": 2}
-    assert {(entry["networks"][0], entry["node"]) for entry in plan["instances"].values()} == {(net, node) for net in ("blue", "green") for node in cloud.NODES}
+    assert {(entry["networks"][0], entry["node"]) for entry in plan["instances"].values()} == {
+        (net, node) for net in ("blue", "green") for node in cloud.NODES
+    }
 
 
 @pytest.mark.parametrize("name", DISKS)
@@ -32,17 +34,30 @@ def test_disk_has_the_declared_size(host: Hosts, name: str) -> None:
 
 @pytest.mark.parametrize("name", cloud.NODES)
 def test_qemu_runs_unprivileged_and_confined(host: Hosts, plan: dict[str, Any], name: str) -> None:
-    processes = [line.split(None, 2) for line in host(name).check_output("ps -C qemu-system-x86_64 -o user:32=,pid=,args=").splitlines()]
+    processes = [
+        line.split(None, 2)
+        for line in host(name).check_output("ps -C qemu-system-x86_64 -o user:32=,pid=,args=").splitlines()
+    ]
     ours = {pid: args for user, pid, args in processes if user == "compute-service"}
     assert len(ours) == len([entry for entry in plan["instances"].values() if entry["node"] == name])
     for pid, args in ours.items():
         assert "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" in args
         assert "0.0.0.0" not in args
-        mounts = {fields[4]: fields for line in host(name).check_output(f"cat /proc/{pid}/mountinfo").splitlines() for fields in [line.split()]}
-        status = dict(line.split(":\t", 1) for line in host(name).check_output(f"cat /proc/{pid}/status").splitlines() if ":\t" in line)
+        mounts = {
+            fields[4]: fields
+            for line in host(name).check_output(f"cat /proc/{pid}/mountinfo").splitlines()
+            for fields in [line.split()]
+        }
+        status = dict(
+            line.split(":\t", 1)
+            for line in host(name).check_output(f"cat /proc/{pid}/status").splitlines()
+            if ":\t" in line
+        )
         assert {status[key] for key in ("CapBnd", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
         assert status["NoNewPrivs"] == "1"
         assert "hidepid=invisible" in mounts["/proc"][-1].split(",")
-        assert [mounts[path][5].split(",")[0] for path in ("/", "/proc", "/proc/kallsyms", "/sys", "/sys/fs/cgroup")] == ["ro"] * 5
+        assert [
+            mounts[path][5].split(",")[0] for path in ("/", "/proc", "/proc/kallsyms", "/sys", "/sys/fs/cgroup")
+        ] == ["ro"] * 5
     listening = host(name).check_output("ss -Hltn")
     assert ":59" not in listening

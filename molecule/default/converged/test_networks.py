@@ -32,7 +32,11 @@ def links(node: Any) -> dict[str, dict[str, Any]]:
 def test_tunnel(host: Hosts, plan: dict[str, Any], name: str, network: str) -> None:
     wanted = plan["networks"][network]
     other = next(address for node, address in UNDERLAY.items() if node != name)
-    tunnels = [link for link in links(host(name)).values() if link.get("master") == wanted["bridge"] and link.get("linkinfo", {}).get("info_kind") == "geneve"]
+    tunnels = [
+        link
+        for link in links(host(name)).values()
+        if link.get("master") == wanted["bridge"] and link.get("linkinfo", {}).get("info_kind") == "geneve"
+    ]
     assert len(tunnels) == 1
     tunnel = tunnels[0]
     assert tunnel["linkinfo"]["info_data"]["id"] == wanted["vni"] == {"blue": 88, "green": 99}[network]
@@ -41,7 +45,9 @@ def test_tunnel(host: Hosts, plan: dict[str, Any], name: str, network: str) -> N
     assert tunnel["ifalias"] == f"ikcloud.compute/tunnel/{network}"
     assert tunnel["ifname"].startswith("gnv-")
     assert tunnel["mtu"] == MTU
-    assert f"geneve id {wanted['vni']} remote {other}" in host(name).check_output("ip -d link show dev %s", tunnel["ifname"])
+    assert f"geneve id {wanted['vni']} remote {other}" in host(name).check_output(
+        "ip -d link show dev %s", tunnel["ifname"]
+    )
 
 
 @pytest.mark.parametrize("name", NODES)
@@ -50,9 +56,19 @@ def test_bridges_and_ports(host: Hosts, plan: dict[str, Any], name: str) -> None
     for network, wanted in plan["networks"].items():
         bridge = found[wanted["bridge"]]
         assert (bridge["ifalias"], bridge["mtu"]) == (f"ikcloud.compute/network/{network}", MTU)
-        ports = [link for link in found.values() if link.get("master") == wanted["bridge"] and link["ifname"].startswith("vnet-")]
-        on_node = [instance for instance, entry in plan["instances"].items() if entry["node"] == name and network in entry["networks"]]
-        assert sorted(port["ifalias"] for port in ports) == sorted(f"ikcloud.compute/instance/{instance}" for instance in on_node)
+        ports = [
+            link
+            for link in found.values()
+            if link.get("master") == wanted["bridge"] and link["ifname"].startswith("vnet-")
+        ]
+        on_node = [
+            instance
+            for instance, entry in plan["instances"].items()
+            if entry["node"] == name and network in entry["networks"]
+        ]
+        assert sorted(port["ifalias"] for port in ports) == sorted(
+            f"ikcloud.compute/instance/{instance}" for instance in on_node
+        )
         assert all(port["mtu"] == MTU and not port["linkinfo"]["info_slave_data"]["isolated"] for port in ports)
 
 
@@ -87,7 +103,9 @@ def test_no_way_out_without_nat(host: Hosts, plan: dict[str, Any]) -> None:
     box.check_output("ip route del default")
 
 
-@pytest.mark.parametrize(("name", "other"), [("web-1", "box-1"), ("web-1", "box-2"), ("box-1", "web-1"), ("box-2", "web-2")])
+@pytest.mark.parametrize(
+    ("name", "other"), [("web-1", "box-1"), ("web-1", "box-2"), ("box-1", "web-1"), ("box-2", "web-2")]
+)
 def test_networks_do_not_reach_each_other(host: Hosts, plan: dict[str, Any], name: str, other: str) -> None:
     address = plan["instances"][other]["addresses"][0]
     target = host(name)
@@ -95,7 +113,9 @@ def test_networks_do_not_reach_each_other(host: Hosts, plan: dict[str, Any], nam
     assert target.check_output(GREETING, plan["instances"][friend]["addresses"][0]) == "SSH-"
     # Even a guest that gives itself a route there does not arrive.
     gateway = plan["networks"][plan["instances"][name]["networks"][0]]["gateway"]
-    target.check_output("sudo ip route replace %s via %s 2>/dev/null || ip route replace %s via %s", address, gateway, address, gateway)
+    target.check_output(
+        "sudo ip route replace %s via %s 2>/dev/null || ip route replace %s via %s", address, gateway, address, gateway
+    )
     # SSH servers greet, which nothing on the way does: the world outside may answer a ping for somebody else.
     assert target.run(GREETING, address).stdout == ""
     target.check_output("sudo ip route del %s 2>/dev/null || ip route del %s", address, address)

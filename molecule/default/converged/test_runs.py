@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs as they were recorded: check mode told the truth, the second run changed nothing, and a run that changes nothing is quick."""
+"""Runs as they were recorded: check mode told the truth, the second run changed nothing, and a run that changes nothing
+is quick.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,11 @@ def test_check_mode_listed_what_the_first_run_did() -> None:
 
 def test_what_was_missing_was_installed() -> None:
     for run in (cloud.records("site", check=True)[0], cloud.records("site")[0]):
-        installed = [task["host"] for task in run["tasks"] if task["task"].endswith("Install the packages that are missing") and task["changed"]]
+        installed = [
+            task["host"]
+            for task in run["tasks"]
+            if task["task"].endswith("Install the packages that are missing") and task["changed"]
+        ]
         assert installed == ["ik-node-02"]
 
 
@@ -40,7 +46,9 @@ def second(host: Any) -> dict[str, Any]:
 
 
 def test_second_run_changed_nothing(second: dict[str, Any]) -> None:
-    assert {name: stats["changed"] + stats["failures"] for name, stats in second["hosts"].items()} == dict.fromkeys(cloud.NODES, 0)
+    assert {name: stats["changed"] + stats["failures"] for name, stats in second["hosts"].items()} == dict.fromkeys(
+        cloud.NODES, 0
+    )
     assert [commands for tasks in cloud.commands(second).values() for commands in tasks.values() if commands] == []
 
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""After a node was off, a killed QEMU and an instance that powered itself off: what came back by itself, and what the next run does."""
+"""After a node was off, a killed QEMU and an instance that powered itself off: what came back by itself, and what the
+next run does.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def state(host: Hosts, plan: dict[str, Any], name: str) -> str:
 
 @pytest.mark.parametrize("name", cloud.NODES)
 def test_links_and_rules_are_there(host: Hosts, plan: dict[str, Any], name: str) -> None:
-    cloud.wait_until("compute-networks", lambda: host(name).run("systemctl is-active compute-networks.service").rc == 0, 120)
+    cloud.wait_until(
+        "compute-networks", lambda: host(name).run("systemctl is-active compute-networks.service").rc == 0, 120
+    )
     for network in plan["networks"].values():
         found = host(name).check_output("ip -d link show master %s", network["bridge"])
         assert f"geneve id {network['vni']} remote" in found
@@ -45,7 +49,9 @@ def test_instance_came_back(host: Hosts, plan: dict[str, Any], name: str) -> Non
 
 
 def test_ping_works_again(host: Hosts, plan: dict[str, Any]) -> None:
-    host("web-1").check_output("/usr/bin/ping -n -c 3 -W 10 -M do -s 1422 %s", plan["instances"]["web-2"]["addresses"][0])
+    host("web-1").check_output(
+        "/usr/bin/ping -n -c 3 -W 10 -M do -s 1422 %s", plan["instances"]["web-2"]["addresses"][0]
+    )
     assert "small.qcow2" in host("web-1").check_output(cloud.fetch_outside())
 
 

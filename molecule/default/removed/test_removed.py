@@ -20,7 +20,9 @@ def foreign(node: Any) -> dict[str, str]:
     """Read what others have on a node."""
     bridge = json.loads(node.check_output("ip -j addr show dev br-foreign"))[0]
     return {
-        "bridge": json.dumps([bridge["ifindex"], bridge["flags"], bridge["mtu"], [entry["local"] for entry in bridge["addr_info"]]]),
+        "bridge": json.dumps(
+            [bridge["ifindex"], bridge["flags"], bridge["mtu"], [entry["local"] for entry in bridge["addr_info"]]]
+        ),
         "table": node.check_output("nft list table inet foreign"),
         "process": node.check_output('read -r pid </run/foreign.pid; cut -d " " -f 1,22 "/proc/$pid/stat"'),
         "file": node.check_output("cat /var/lib/foreign/file"),

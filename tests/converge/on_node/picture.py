@@ -1,9 +1,11 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The full picture of a node: links, firewall, files, units, processes, as plain data in which two runs to one state must agree.
+"""The full picture of a node: links, firewall, files, units, processes, as plain data in which two runs to one state
+must agree.
 
-Left out is what differs by nature: numbers of links and processes, times, counters, addresses of cards that the kernel makes up, and logs.
+Left out is what differs by nature: numbers of links and processes, times, counters, addresses of cards that the kernel
+makes up, and logs.
 """
 
 from __future__ import annotations
@@ -25,10 +27,23 @@ SYSCTLS = ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding")
 UNITS = ("ActiveState", "SubState", "Result", "UnitFileState", "NeedDaemonReload", "FragmentPath", "DropInPaths")
 # Of a link (ip-link(8), ip -d -j) what the kernel or the moment decides.
 MADE_UP = {
-    "ifindex", "link_index", "address", "txqlen", "group", "num_tx_queues", "num_rx_queues", "master_index", "hwaddr", "stats", "stats64", "parentbus",
+    "ifindex",
+    "link_index",
+    "address",
+    "txqlen",
+    "group",
+    "num_tx_queues",
+    "num_rx_queues",
+    "master_index",
+    "hwaddr",
+    "stats",
+    "stats64",
+    "parentbus",
     "fdb_n_learned",
-}  # fmt: skip
-TIMERS = re.compile(r".*_timer$|.*_(time|port)$|bridge_id|root_id|designated_.*|topology_.*|valid_life_time|preferred_life_time|hash_.*|port_(id|no)|no$|id$")
+}
+TIMERS = re.compile(
+    r".*_timer$|.*_(time|port)$|bridge_id|root_id|designated_.*|topology_.*|valid_life_time|preferred_life_time|hash_.*|port_(id|no)|no$|id$"
+)
 # What of the files' content is not the run's: logs, what guests write to, when an image was copied.
 LOGS = re.compile(r"/console\.log(\.end)?$|\.pid$")
 # Processes of the node's own system come and go.
@@ -40,7 +55,9 @@ SETTLED = ("active", "inactive", "failed")
 
 
 def take(options: dict[str, Any]) -> Picture:
-    """Take the picture, of a node that has come to rest: once more if the timer, which cuts the logs each minute, has gone off meanwhile."""
+    """Take the picture, of a node that has come to rest: once more if the timer, which cuts the logs each minute, has
+    gone off meanwhile.
+    """
     while True:
         before = _last_time()
         picture = _take(options["root"])
@@ -83,14 +100,18 @@ def _at_rest() -> dict[str, dict[str, str]]:
     until = time.monotonic() + 20
     while True:
         listed = json.loads(_run("systemctl", "list-units", "--all", "--output=json", "compute-*") or "[]")
-        settled = all(unit["active"] in SETTLED and (unit["unit"], unit["sub"]) != (TIMER, "running") for unit in listed)
+        settled = all(
+            unit["active"] in SETTLED and (unit["unit"], unit["sub"]) != (TIMER, "running") for unit in listed
+        )
         if (settled and not any(map(MODULE.match, _processes()))) or time.monotonic() > until:
             break
         time.sleep(0.05)
     names = sorted({unit["unit"] for unit in listed})
     found: dict[str, dict[str, str]] = {}
     # An empty line stands between two units, in the order in which they were asked for (systemctl(1)).
-    for name, text in zip(names, _run("systemctl", "show", f"--property={','.join(UNITS)}", "--", *names).split("\n\n") if names else []):
+    for name, text in zip(
+        names, _run("systemctl", "show", f"--property={','.join(UNITS)}", "--", *names).split("\n\n") if names else []
+    ):
         shown = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
         # systemd keeps units in memory that nothing is left of until it collects them.
         if shown.get("FragmentPath") or shown.get("ActiveState") != "inactive":
@@ -109,7 +130,11 @@ def _links() -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in sorted(value.items()) if key not in MADE_UP and (not TIMERS.fullmatch(key) or key == "id")}
+        return {
+            key: _plain(entry)
+            for key, entry in sorted(value.items())
+            if key not in MADE_UP and (not TIMERS.fullmatch(key) or key == "id")
+        }
     if isinstance(value, list):
         # A tap's carrier, and so the addresses that the kernel makes up by its card's, depend on its QEMU.
         return [_plain(entry) for entry in value if not (isinstance(entry, dict) and entry.get("scope") == "link")]
@@ -119,7 +144,11 @@ def _plain(value: Any) -> Any:
 def _forwarding() -> list[str]:
     entries = json.loads(_run("bridge", "-j", "fdb", "show") or "[]")
     # Not what tunnels have learnt from passing frames.
-    return sorted(f"{entry['ifname']} {entry['dst']}" for entry in entries if "dst" in entry and entry["mac"] == "00:00:00:00:00:00")
+    return sorted(
+        f"{entry['ifname']} {entry['dst']}"
+        for entry in entries
+        if "dst" in entry and entry["mac"] == "00:00:00:00:00:00"
+    )
 
 
 def _rules() -> list[Any]:
@@ -163,7 +192,9 @@ def _content(path: str) -> str:
         content = stream.read()
     if path.endswith("-seed.img"):
         # ISO 9660 (ECMA-119) has the time in many places: 17 digits in the descriptors, 7 bytes in each folder's entry.
-        content = b"".join(sorted(part for part in content.split(b"\0") if len(part) > 40 and not re.search(rb"\d{16}", part)))
+        content = b"".join(
+            sorted(part for part in content.split(b"\0") if len(part) > 40 and not re.search(rb"\d{16}", part))
+        )
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -197,4 +228,9 @@ def _user(name: str) -> list[Any]:
         entry = pwd.getpwnam(name)
     except KeyError:
         return []
-    return [entry.pw_dir, entry.pw_shell, entry.pw_gecos, sorted(group.gr_name for group in grp.getgrall() if name in group.gr_mem)]
+    return [
+        entry.pw_dir,
+        entry.pw_shell,
+        entry.pw_gecos,
+        sorted(group.gr_name for group in grp.getgrall() if name in group.gr_mem),
+    ]

@@ -5,8 +5,8 @@
 
 Points are counted as the process comes to them; reading is none:
 
-- ``before``: before each change that the process itself makes (a file opened for writing, a rename, a mode, a child started...), which
-  Python's audit hooks tell (PEP 578), or has QEMU make (QMP), and once more before it answers.
+- ``before``: before each change that the process itself makes (a file opened for writing, a rename, a mode, a child
+  started...), which Python's audit hooks tell (PEP 578), or has QEMU make (QMP), and once more before it answers.
 - ``orphan``: right after a child was started; the child runs on, alone.
 - ``half``: the child and the process, both, when the child has run for half of its time.
 - ``lines``: ``ip -batch`` was killed when it had done so many of its lines.
@@ -27,12 +27,24 @@ from typing import Any
 
 # audit events (Python's "Audit events table") that are changes, and which of their arguments say of what.
 CHANGES = {
-    "os.rename": 2, "os.remove": 1, "os.mkdir": 1, "os.rmdir": 1, "os.chmod": 1, "os.chown": 1, "os.setxattr": 1, "os.removexattr": 1, "os.link": 2,
-    "os.symlink": 2, "os.truncate": 1, "os.utime": 1, "os.kill": 2,
-}  # fmt: skip
+    "os.rename": 2,
+    "os.remove": 1,
+    "os.mkdir": 1,
+    "os.rmdir": 1,
+    "os.chmod": 1,
+    "os.chown": 1,
+    "os.setxattr": 1,
+    "os.removexattr": 1,
+    "os.link": 2,
+    "os.symlink": 2,
+    "os.truncate": 1,
+    "os.utime": 1,
+    "os.kill": 2,
+}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 READERS = re.compile(
-    r"ip .*(-j|-json)\b|bridge -j |nft -j |systemctl (show|list-units|is-\w+) |journalctl |unshare --net |sysctl -n |getent |qemu-system-\w+ (--version|-M)"
+    r"ip .*(-j|-json)\b|bridge -j |nft -j |systemctl (show|list-units|is-\w+) |journalctl |unshare --net |sysctl -n"
+    r" |getent |qemu-system-\w+ (--version|-M)"
 )
 QMP_READERS = re.compile(r"query-|qom-get|qom-list|qmp_capabilities|human-monitor-command")
 STARTS = re.compile(r"systemctl (?:re)?start compute-instance@")
@@ -41,8 +53,8 @@ STARTS = re.compile(r"systemctl (?:re)?start compute-instance@")
 class Watch:
     """One process that is watched.
 
-    :ivar kill: None, or the point: its ``mode`` and its ``number``, for ``half`` also ``seconds``, for ``lines`` also ``lines``, for ``qemu`` also ``unit``,
-        which of those that were started.
+    :ivar kill: None, or the point: its ``mode`` and its ``number``, for ``half`` also ``seconds``, for ``lines`` also
+        ``lines``, for ``qemu`` also ``unit``, which of those that were started.
     """
 
     def __init__(self, notes: int, kill: dict[str, Any] | None) -> None:
@@ -67,11 +79,20 @@ class Watch:
         """Say what an event is about to change, "" for nothing."""
         if event == "open":
             path, _mode, flags = arguments
-            return f"open {path}" if flags & WRITING and isinstance(path, str) and not path.startswith(("/dev/", "/proc/", "/tmp/")) else ""
+            return (
+                f"open {path}"
+                if flags & WRITING and isinstance(path, str) and not path.startswith(("/dev/", "/proc/", "/tmp/"))
+                else ""
+            )
         if event == "subprocess.Popen":
             line = command(arguments[1])
             return "" if READERS.match(line) else line
-        if event == "socket.connect" and isinstance(arguments[1], str) and arguments[1].endswith(".sock") and arguments[1] not in self.seen:
+        if (
+            event == "socket.connect"
+            and isinstance(arguments[1], str)
+            and arguments[1].endswith(".sock")
+            and arguments[1] not in self.seen
+        ):
             self.seen.add(arguments[1])  # it is tried again and again until QEMU listens
             return f"connect {arguments[1]}"
         if event not in CHANGES or (event == "os.remove" and not os.path.lexists(arguments[0])):
@@ -128,7 +149,12 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]  # of text or of bytes,
             units = self.line.split()[2:]
             if WATCH.is_point("qemu", self.number):
                 unit = units[WATCH.kill["unit"]]
-                asked = subprocess.run(["systemctl", "show", "--property=MainPID", "--value", unit], capture_output=True, text=True, check=True)
+                asked = subprocess.run(
+                    ["systemctl", "show", "--property=MainPID", "--value", unit],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
                 os.kill(int(asked.stdout), signal.SIGKILL)
             WATCH.reach("qemu", self.number, self.line, units=len(units))
         return done
@@ -148,7 +174,9 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]  # of text or of bytes,
         """Note how long it has taken, once."""
         if self.number and not self.noted:
             self.noted = True
-            WATCH.note(child=self.number, what=self.line, seconds=round(time.monotonic() - self.began, 3), lines=self.lines)
+            WATCH.note(
+                child=self.number, what=self.line, seconds=round(time.monotonic() - self.began, 3), lines=self.lines
+            )
 
 
 WATCH = Watch(-1, None)
@@ -163,7 +191,8 @@ def command(args: Any) -> str:
 def begin(notes: int, kill: dict[str, Any] | None, points: bool) -> None:
     """Watch this process from here on.
 
-    :param points: Whether to count points too; then items run one after the other, so that a number is always the same point.
+    :param points: Whether to count points too; then items run one after the other, so that a number is always the same
+        point.
     """
     global WATCH
     WATCH = Watch(notes, kill)
@@ -171,13 +200,14 @@ def begin(notes: int, kill: dict[str, Any] | None, points: bool) -> None:
     if not points:
         return
     from ansible.module_utils.basic import AnsibleModule
-    from ansible_collections.ikcloud.compute.plugins.module_utils import guest, qmp
-    from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Kind
+    from ansible_collections.ikcloud.compute.plugins.module_utils._core.reconcile import Resource
+    from ansible_collections.ikcloud.compute.plugins.module_utils._qemu import guest_agent
+    from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.qmp import qmp
 
-    for kind in _below(Kind):
+    for kind in _below(Resource):
         kind.workers = 1
     # These guests have no system that would answer.
-    guest.Guest.answering.__defaults__ = (0.1,)
+    guest_agent.Guest.answering.__defaults__ = (0.1,)
     answer = AnsibleModule._return_formatted
 
     def last(*arguments: Any) -> None:
@@ -203,12 +233,12 @@ def _below(kind: Any) -> list[Any]:
 
 def _trace() -> None:
     """Note each step that is really run: its text as it is when it begins."""
-    from ansible_collections.ikcloud.compute.plugins.module_utils import engine, steps
+    from ansible_collections.ikcloud.compute.plugins.module_utils._core import execution, steps
 
     for kind in _below(steps.Step):
         if "run" in vars(kind):
             kind.run = _noting(kind.run)
-    batch = engine.run_ip_batch
+    batch = execution.run_ip_batch
 
     def noting_batch(lines: list[str]) -> Any:
         failed = batch(lines)
@@ -216,7 +246,7 @@ def _trace() -> None:
             WATCH.note(step=f"ip {line}")
         return failed
 
-    engine.run_ip_batch = noting_batch
+    execution.run_ip_batch = noting_batch
 
 
 def _noting(run: Any) -> Any:

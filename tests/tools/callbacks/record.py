@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A callback that writes down what a run did, for tests to look at.
 
-Enable it with ``ANSIBLE_CALLBACK_PLUGINS=tests/tools/callbacks ANSIBLE_CALLBACKS_ENABLED=record``; each run then leaves one file in the folder
-``IKCLOUD_RECORD``, named by when it began, its playbook, and whether it was in check mode (``…-site-check.json``, ``…-site-run.json``).
+Enable it with ``ANSIBLE_CALLBACK_PLUGINS=tests/tools/callbacks ANSIBLE_CALLBACKS_ENABLED=record``; each run then leaves
+one file in the folder ``IKCLOUD_RECORD``, named by when it began, its playbook, and whether it was in check mode
+(``…-site-check.json``, ``…-site-run.json``).
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible-core has no
             "tasks": self._tasks,
         }
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / f"{began}-{self._playbook}-{'check' if check else 'run'}.json").write_text(json.dumps(record, indent=1, default=str))
+        (Path(folder) / f"{began}-{self._playbook}-{'check' if check else 'run'}.json").write_text(
+            json.dumps(record, indent=1, default=str)
+        )
 
     def _add(self, result: Any, status: str) -> None:
         task = result._task
@@ -112,7 +115,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]  # ansible-core has no
                 "action": action,
                 "node": action not in CONTROLLER_ONLY and status in ("ok", "failed", "ignored"),
                 "status": status,
-                "seconds": round(time.time() - self._started.get((result._host.get_name(), task._uuid), time.time()), 2),
+                "seconds": round(
+                    time.time() - self._started.get((result._host.get_name(), task._uuid), time.time()), 2
+                ),
                 "changed": bool(result._result.get("changed")),
                 "result": {key: value for key, value in result._result.items() if not key.startswith("_")},
             }

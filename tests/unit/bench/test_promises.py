@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The bench holds creating against other ways less an empty run, and prints all of `site` too: with figures that were measured."""
+"""The bench holds creating against other ways less an empty run, and prints all of `site` too: with figures that were
+measured.
+"""
 
 from __future__ import annotations
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ikcloud.compute.plugins.module_utils import cloud_init, engine
-from ansible_collections.ikcloud.compute.plugins.module_utils.image_kind import ImageKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.seed_kind import SeedKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
+from ansible_collections.ikcloud.compute.plugins.module_utils._cloudinit import documents
+from ansible_collections.ikcloud.compute.plugins.module_utils._cloudinit.seed.resource import SeedResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.resource import InstanceResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.volumes import InstanceVolumeResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import reconcile
+from ansible_collections.ikcloud.compute.plugins.module_utils._storage.image.resource import ImageResource
 
 from lab import apt, distribution, forward, vm, webserver, wires
 from lab.cluster import Cluster, inventory
@@ -47,12 +48,12 @@ def declared(monkeypatch: pytest.MonkeyPatch, nodes: int, **bases: str) -> dict[
     return vm.declaration(wanted, IMAGE, bases, {name: 22100 + node_index(name) for name in wanted.node_names()}, KEY)
 
 
-def checked(kind: type[engine.Kind], items: vm.Items) -> vm.Items:
+def checked(kind: type[reconcile.Resource], items: vm.Items) -> vm.Items:
     """Have a list examined as the module does it, and give it with its defaults."""
-    done = ArgumentSpecValidator(engine.argument_spec(kind)).validate({kind.option: items, "root": "/home/me/lab"})
+    done = ArgumentSpecValidator(reconcile.argument_spec(kind)).validate({kind.option: items, "root": "/home/me/lab"})
     assert done.error_messages == []
     params = done.validated_parameters
-    assert engine.validate(kind(params)) == []
+    assert reconcile.validate(kind(params)) == []
     found: vm.Items = params[kind.option]
     return found
 
@@ -60,8 +61,13 @@ def checked(kind: type[engine.Kind], items: vm.Items) -> vm.Items:
 @pytest.mark.parametrize("nodes", [1, 2, 3])
 def test_the_modules_take_what_is_declared(monkeypatch: pytest.MonkeyPatch, nodes: int) -> None:
     lists = declared(monkeypatch, nodes)
-    for kind, name in ((ImageKind, "lab_images"), (VolumeKind, "lab_volumes"), (SeedKind, "lab_seeds"), (InstanceKind, "lab_instances")):
-        assert len(checked(kind, lists[name])) == (1 if kind is ImageKind else nodes)
+    for kind, name in (
+        (ImageResource, "lab_images"),
+        (InstanceVolumeResource, "lab_volumes"),
+        (SeedResource, "lab_seeds"),
+        (InstanceResource, "lab_instances"),
+    ):
+        assert len(checked(kind, lists[name])) == (1 if kind is ImageResource else nodes)
 
 
 def test_two_nodes_are_two_ends_of_one_cable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,9 +88,9 @@ def test_a_node_that_runs_keeps_its_image(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_seed_reader_reads_what_the_module_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (seed, _other) = checked(SeedKind, declared(monkeypatch, 2)["lab_seeds"])
+    seed, _other = checked(SeedResource, declared(monkeypatch, 2)["lab_seeds"])
     (tmp_path / "seed").mkdir()
-    for name, text in cloud_init.texts(seed, "iid-1").items():
+    for name, text in documents.texts(seed, "iid-1").items():
         (tmp_path / "seed" / name).write_text(text)
     subprocess.run(["sh", FILES / "seed-reader", tmp_path / "seed", tmp_path / "out"], check=True)
     read = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
@@ -102,7 +108,14 @@ def test_the_seed_reader_reads_what_the_module_writes(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     "variables",
-    [{"NODES": "0"}, {"NODES": "two"}, {"NODES": "-1"}, {"NODES": "21"}, {"IKCLOUD_LAB_KIND": "docker"}, {"IKCLOUD_LAB_SSH_PORT": "70000"}],
+    [
+        {"NODES": "0"},
+        {"NODES": "two"},
+        {"NODES": "-1"},
+        {"NODES": "21"},
+        {"IKCLOUD_LAB_KIND": "docker"},
+        {"IKCLOUD_LAB_SSH_PORT": "70000"},
+    ],
 )
 def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
     (name,) = variables
@@ -147,18 +160,22 @@ def test_ranges_of_bytes(header: str, found: tuple[int, int] | None) -> None:
 
 def test_only_the_distributions_own_sources_count() -> None:
     text = (
-        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian bookworm main # ours\n"
-        "deb http://mirror.example/debian bookworm-backports main\n"
-        "deb http://vendor.example/apt stable vendor\n"
-        "deb [signed-by=/etc/apt/vendor.gpg] http://vendor.example/apt bookworm main\n"
-        "deb-src http://mirror.example/debian bookworm main\n"
+        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian bookworm main #"
+        " ours\ndeb http://mirror.example/debian bookworm-backports main\ndeb http://vendor.example/apt stable"
+        " vendor\ndeb [signed-by=/etc/apt/vendor.gpg] http://vendor.example/apt bookworm main\ndeb-src"
+        " http://mirror.example/debian bookworm main\n"
     )
     lines = [line for source in apt.parse_one_line(text) for line in source.lines(BOOKWORM)]
-    assert lines == ["deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian bookworm main"]
+    assert lines == [
+        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian bookworm main"
+    ]
     (source,) = apt.parse_deb822(
-        "# a comment\nTypes: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\n\nEnabled: no\nURIs: x\n"
+        "# a comment\nTypes: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\nComponents:"
+        " main\n\nEnabled: no\nURIs: x\n"
     )
-    assert source.lines(BOOKWORM) == [f"deb http://mirror.example/debian {suite} main" for suite in ("bookworm", "bookworm-updates")]
+    assert source.lines(BOOKWORM) == [
+        f"deb http://mirror.example/debian {suite} main" for suite in ("bookworm", "bookworm-updates")
+    ]
 
 
 def test_another_release_comes_from_the_same_mirror(tmp_path: Path) -> None:
@@ -183,14 +200,26 @@ def test_another_release_comes_from_the_same_mirror(tmp_path: Path) -> None:
         ("debian trixie", "bookworm", "bookworm"),
         ("debian forky", "", "forky"),
         ("ubuntu noble", "jammy", "jammy"),
-        ("ubuntu noble", "trixie", "DISTRIBUTION=trixie is not a supported release of Ubuntu.*; choose one of noble, jammy$"),
-        ("debian bookworm", "noble", "DISTRIBUTION=noble is not a supported release of Debian.*; choose one of bookworm, trixie$"),
+        (
+            "ubuntu noble",
+            "trixie",
+            "DISTRIBUTION=trixie is not a supported release of Ubuntu.*; choose one of noble, jammy$",
+        ),
+        (
+            "debian bookworm",
+            "noble",
+            "DISTRIBUTION=noble is not a supported release of Debian.*; choose one of bookworm, trixie$",
+        ),
         ("fedora", "", "built from Debian or Ubuntu, and this machine runs fedora"),
     ],
 )
-def test_the_release_is_one_of_the_hosts_distribution(monkeypatch: pytest.MonkeyPatch, host: str, suite: str, found: str) -> None:
+def test_the_release_is_one_of_the_hosts_distribution(
+    monkeypatch: pytest.MonkeyPatch, host: str, suite: str, found: str
+) -> None:
     name, _blank, codename = host.partition(" ")
-    monkeypatch.setattr(distribution, "os_release", lambda: {"ID": name, **({"VERSION_CODENAME": codename} if codename else {})})
+    monkeypatch.setattr(
+        distribution, "os_release", lambda: {"ID": name, **({"VERSION_CODENAME": codename} if codename else {})}
+    )
     if " " in found:
         with pytest.raises(LabError, match=found):
             find_distribution(suite)
@@ -200,7 +229,9 @@ def test_the_release_is_one_of_the_hosts_distribution(monkeypatch: pytest.Monkey
 
 def test_each_release_has_its_own_images() -> None:
     assert image_key(RECIPES["small"], BOOKWORM) != image_key(RECIPES["small"], TRIXIE)
-    assert image_key(RECIPES["small"], BOOKWORM) == image_key(RECIPES["small"], Distribution("debian", "bookworm", "trixie"))
+    assert image_key(RECIPES["small"], BOOKWORM) == image_key(
+        RECIPES["small"], Distribution("debian", "bookworm", "trixie")
+    )
 
 
 def test_a_lab_of_another_release_is_not_grown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

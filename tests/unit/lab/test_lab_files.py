@@ -24,7 +24,11 @@ def test_nothing_is_written_outside_of_a_root(tmp_path: Path, name: str) -> None
     root = tmp_path / "root"
     root.mkdir()
     (root / "link").symlink_to(tmp_path)
-    for write in (lambda: tree.write(root, name, "x"), lambda: tree.link(root, name, "x"), lambda: tree.copy(root, name, Path(__file__))):
+    for write in (
+        lambda: tree.write(root, name, "x"),
+        lambda: tree.link(root, name, "x"),
+        lambda: tree.copy(root, name, Path(__file__)),
+    ):
         with pytest.raises(LabError, match="outside"):
             write()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["root"]
@@ -56,16 +60,28 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     # What a kill leaves is removed by the next build, which starts afresh.
     (tmp_path / "images/a.tmp").write_text("half")
-    assert cache.build_once(tmp_path / "images/a", tmp_path / "work/a", lambda temp, work: None if temp.exists() else (temp.write_text("whole"), None)[1])
+    assert cache.build_once(
+        tmp_path / "images/a",
+        tmp_path / "work/a",
+        lambda temp, work: None if temp.exists() else (temp.write_text("whole"), None)[1],
+    )
     assert (tmp_path / "images/a").read_text() == "whole"
     assert not cache.build_once(tmp_path / "images/a", tmp_path / "work/a", build)
 
 
 def test_a_second_run_waits_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    holder = f"import sys, time; from pathlib import Path; from lab import cache\nwith cache.locked(Path({str(tmp_path / 'run/lock')!r}), 'x'):\n"
-    # The first removes its folder, as `down` does, so that the second must not be content with the lock of a removed file.
-    holder += " import shutil; print('held', flush=True); time.sleep(0.5); shutil.rmtree(" + repr(str(tmp_path / "run")) + ")"
-    with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True, cwd=Path(host.__file__).parents[1]) as first:
+    holder = (
+        "import sys, time; from pathlib import Path; from lab import cache\nwith"
+        f" cache.locked(Path({str(tmp_path / 'run/lock')!r}), 'x'):\n"
+    )
+    # The first removes its folder, as `down` does, so that the second must not be content with the lock of a removed
+    # file.
+    holder += (
+        " import shutil; print('held', flush=True); time.sleep(0.5); shutil.rmtree(" + repr(str(tmp_path / "run")) + ")"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder], stdout=subprocess.PIPE, text=True, cwd=Path(host.__file__).parents[1]
+    ) as first:
         assert first.stdout is not None and "held" in first.stdout.readline()
         began = time.monotonic()
         with cache.locked(tmp_path / "run/lock", "the test"):
@@ -91,7 +107,11 @@ def test_a_command_does_not_outlive_us(tmp_path: Path) -> None:
             time.sleep(0.02)
         pid = int((tmp_path / "pid").read_text())
         parent.kill()
-    while Path(f"/proc/{pid}").exists() and "sleep" in Path(f"/proc/{pid}/cmdline").read_text() and time.monotonic() < until:
+    while (
+        Path(f"/proc/{pid}").exists()
+        and "sleep" in Path(f"/proc/{pid}/cmdline").read_text()
+        and time.monotonic() < until
+    ):
         time.sleep(0.02)
     assert time.monotonic() < until
 
@@ -103,7 +123,13 @@ def test_a_missing_program_is_a_sentence() -> None:
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("me:100000:65536\n", True), ("1000:1:99999\n", True), ("you:100000:65536\n", False), ("me:1:1000\n", False), ("me\n\n:::\n", False)],
+    [
+        ("me:100000:65536\n", True),
+        ("1000:1:99999\n", True),
+        ("you:100000:65536\n", False),
+        ("me:1:1000\n", False),
+        ("me\n\n:::\n", False),
+    ],
 )
 def test_ranges_of_ids(tmp_path: Path, text: str, found: bool) -> None:
     (tmp_path / "subuid").write_text(text)

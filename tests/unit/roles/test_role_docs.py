@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a role's README shows is what the role takes: its example, and the table of its variables with their defaults."""
+"""What a role's README shows is what the role takes: its example, and the table of its variables with their
+defaults.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def _readme(role: str) -> str:
 
 def _options(role: str) -> dict[str, dict[str, Any]]:
     """Read what the role takes, by its argument_specs."""
-    specs = _yaml((PROJECT / "roles" / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
+    specs = _yaml((PROJECT / "roles" / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))[
+        "argument_specs"
+    ]
     options: dict[str, dict[str, Any]] = specs["main"]["options"]
     return options
 
@@ -91,7 +95,9 @@ def test_tasks_that_the_readme_names_are_there(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_each_way_into_a_role_is_described(role: str) -> None:
-    specs = _yaml((PROJECT / "roles" / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
+    specs = _yaml((PROJECT / "roles" / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))[
+        "argument_specs"
+    ]
     for name, spec in specs.items():
         assert (PROJECT / "roles" / role / "tasks" / f"{name}.yml").is_file(), name
         assert spec.get("short_description") and spec.get("description"), f"{name} lacks a description"

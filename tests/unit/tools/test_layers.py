@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the ikcloud.compute authors
 # GNU General Public License v3.0-or-later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The layers of tests: a pass counts as long as nothing that the layer depends on has changed, and what fails is never counted as passed."""
+"""The layers of tests: a pass counts as long as nothing that the layer depends on has changed, and what fails is never
+counted as passed.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,9 @@ def test_a_commit_with_changes_is_marked(project: Path, passes: Passes) -> None:
     assert found is not None and found.commit.endswith("+")
 
 
-def test_what_has_passed_is_not_run_again_and_what_fails_is_not_recorded(project: Path, passes: Passes, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_has_passed_is_not_run_again_and_what_fails_is_not_recorded(
+    project: Path, passes: Passes, capsys: pytest.CaptureFixture[str]
+) -> None:
     good = Layer("good", "it passes", (("sh", "-c", "echo x >>ran"),), ("code",))
     bad = Layer("bad", "it fails", (("false",), ("true",)), ("code",))
     for _time in range(2):
@@ -100,7 +104,9 @@ def test_what_has_passed_is_not_run_again_and_what_fails_is_not_recorded(project
 
 
 def test_a_short_round_and_a_part_are_not_recorded(passes: Passes, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = Layer("one", "a test", (("true",),), ("code",), short=lambda: {"IKCLOUD_POINTS": "1"}, knobs=("IKCLOUD_POINTS",))
+    layer = Layer(
+        "one", "a test", (("true",),), ("code",), short=lambda: {"IKCLOUD_POINTS": "1"}, knobs=("IKCLOUD_POINTS",)
+    )
     layers.run(layer, Mode.SHORT)
     monkeypatch.setenv("IKCLOUD_POINTS", "1-9")
     layers.run(layer, Mode.ALL)
@@ -121,7 +127,9 @@ def test_a_short_round_and_a_part_are_not_recorded(passes: Passes, monkeypatch: 
         ("IKCLOUD_PART", ("", "1/3"), ("1", "1/0", "a/b")),
     ],
 )
-def test_what_no_test_could_read_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, name: str, good: tuple[str, ...], bad: tuple[str, ...]) -> None:
+def test_what_no_test_could_read_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, name: str, good: tuple[str, ...], bad: tuple[str, ...]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["layers.py", "--table"])
     for value in good:
         monkeypatch.setenv(name, value)

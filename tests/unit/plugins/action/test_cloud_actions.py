@@ -17,10 +17,10 @@ import pytest
 from ansible_collections.ikcloud.compute.plugins.action import cloud_plan, cloud_report, cloud_select, cloud_status
 from ansible_collections.ikcloud.compute.plugins.action import node as node_action
 from ansible_collections.ikcloud.compute.plugins.action import seed as seed_action
-from ansible_collections.ikcloud.compute.plugins.module_utils.seed_secrets import opened, unpack
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import DECLARATION
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.run_secret import reveal
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.seal import sealed
+from ansible_collections.ikcloud.compute.plugins.module_utils._cloudinit.seed.secrets import opened, unpack
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._controller.run_secret import reveal
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._controller.seal import sealed
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._declaration.declaration import DECLARATION
 from ansible_collections.ikcloud.compute.tests.unit.plugins.plugin_utils import samples
 
 
@@ -34,8 +34,12 @@ class Shown:
         self.texts.append(text)
 
 
-def run(plugin: Any, arguments: dict[str, Any], variables: dict[str, Any], shown: Shown | None = None) -> dict[str, Any]:
-    task = SimpleNamespace(args=arguments, async_val=0, check_mode=True, diff=False, environment=[], action="x", no_log=False)
+def run(
+    plugin: Any, arguments: dict[str, Any], variables: dict[str, Any], shown: Shown | None = None
+) -> dict[str, Any]:
+    task = SimpleNamespace(
+        args=arguments, async_val=0, check_mode=True, diff=False, environment=[], action="x", no_log=False
+    )
     templar = SimpleNamespace(template=lambda value: value)
     connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="unused"), has_native_async=False)
     action = plugin.ActionModule(task, connection, SimpleNamespace(check_mode=True), None, templar, None)
@@ -48,7 +52,11 @@ def variables(**hosts: Any) -> dict[str, Any]:
     declared = {DECLARATION[key]: value for key, value in samples.talk().items()}
     default = {
         "ik-node-01": {"ansible_host": "10.10.20.101", "compute_uplink": "ens3", "compute_node_info": {"node": {}}},
-        "ik-node-02": {"ansible_host": "127.0.0.1", "compute_underlay_address": "10.10.20.102", "compute_node_info": {"node": {}}},
+        "ik-node-02": {
+            "ansible_host": "127.0.0.1",
+            "compute_underlay_address": "10.10.20.102",
+            "compute_node_info": {"node": {}},
+        },
     }
     hostvars = {name: {**spec, **hosts.get(name.replace("-", "_"), {})} for name, spec in default.items()}
     return {**declared, "groups": {"compute_nodes": list(hostvars)}, "hostvars": hostvars}
@@ -63,7 +71,11 @@ def test_the_inventory_is_all_that_the_plan_needs() -> None:
 
 
 def test_arguments_go_before_variables() -> None:
-    plan = run(cloud_plan, {"instances": {}, "nodes": {"ik-node-02": {"underlay_address": "192.0.2.2"}, "extra": {"info": {}}}}, variables())
+    plan = run(
+        cloud_plan,
+        {"instances": {}, "nodes": {"ik-node-02": {"underlay_address": "192.0.2.2"}, "extra": {"info": {}}}},
+        variables(),
+    )
     assert plan["counts"]["instances"] == 0 and set(plan["nodes"]) == {"ik-node-01", "ik-node-02", "extra"}
 
 
@@ -82,20 +94,32 @@ def test_problems_fail_the_task_without_a_traceback() -> None:
         assert run(cloud_plan, wrong, variables())["failed"]
 
 
-@pytest.mark.parametrize(("key", "value"), [("password_hash", "$6$salt$abcdefghij"), ("user_data", {"write_files": [{"content": "hunter2-hunter2"}]})])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("password_hash", "$6$salt$abcdefghij"), ("user_data", {"write_files": [{"content": "hunter2-hunter2"}]})],
+)
 def test_a_secret_keeps_the_result_off_the_screen_and_is_open_nowhere_in_it(key: str, value: Any) -> None:
-    plan = run(cloud_plan, {"instances": samples.talk(**{f"instances.web-1.{key}": value})["instances"], "rebuild": "web-1"}, variables())
+    plan = run(
+        cloud_plan,
+        {"instances": samples.talk(**{f"instances.web-1.{key}": value})["instances"], "rebuild": "web-1"},
+        variables(),
+    )
     assert plan["_ansible_no_log"] is True
     assert key not in json.dumps(plan) and "hunter2" not in json.dumps(plan) and "abcdefghij" not in json.dumps(plan)
     for lists in (plan["nodes"]["ik-node-01"], plan["rebuild"]["ik-node-01"]):
         (seed,) = (seed for seed in lists["seeds"] if seed["hostname"] == "web-1")
         assert unpack(reveal(seed["secrets"])) == {key: value}
-        for guess in (json.dumps({key: value}), f"ikcloud-secrets-1:{json.dumps({key: value})}"):  # it is not only written in another way
+        for guess in (
+            json.dumps({key: value}),
+            f"ikcloud-secrets-1:{json.dumps({key: value})}",
+        ):  # it is not only written in another way
             assert base64.b64encode(guess.encode()).decode()[:24] not in json.dumps(plan)
 
 
 class Vaulted(Sequence):  # type: ignore[type-arg]
-    """Behaves as a text from a vault does before ansible-core 2.19: a sequence that is no str, decrypted when it is asked for."""
+    """Behaves as a text from a vault does before ansible-core 2.19: a sequence that is no str, decrypted when it is
+    asked for.
+    """
 
     __ENCRYPTED__ = True
 
@@ -115,7 +139,10 @@ class Vaulted(Sequence):  # type: ignore[type-arg]
 def test_values_from_a_vault() -> None:
     data = {"write_files": [{"path": "/etc/token", "content": Vaulted("hunter2")}]}
     secret = {"password_hash": Vaulted("$6$salt$abcdefghij"), "user_data": data}
-    expected = {"password_hash": "$6$salt$abcdefghij", "user_data": {"write_files": [{"path": "/etc/token", "content": "hunter2"}]}}
+    expected = {
+        "password_hash": "$6$salt$abcdefghij",
+        "user_data": {"write_files": [{"path": "/etc/token", "content": "hunter2"}]},
+    }
     instances = samples.talk()["instances"]
     plan = run(cloud_plan, {"instances": {**instances, "web-1": {**instances["web-1"], **secret}}}, variables())
     assert "msg" not in plan
@@ -144,12 +171,20 @@ def seal_and_run(module: str, arguments: dict[str, Any]) -> tuple[dict[str, Any]
 def test_secrets_of_seeds_go_to_the_node_in_one_text(module: str) -> None:
     data = {"packages": ["web-1"], "when": datetime.date(2026, 1, 2)}
     packed = sealed({"name": "compute-00000003", "user_data": "#!/bin/sh\n", "password_hash": "$6$salt$abcdefghij"})
-    seeds = [{"name": "compute-00000001", "hostname": "web-1", "user_data": data, "password_hash": None}, {"name": "compute-00000002"}, packed]
+    seeds = [
+        {"name": "compute-00000001", "hostname": "web-1", "user_data": data, "password_hash": None},
+        {"name": "compute-00000002"},
+        packed,
+    ]
     result, handed = seal_and_run(module, {"root": "/x", "seeds": seeds})
     assert result["changed"] and handed["module_name"] == f"ikcloud.compute.{module}" and handed["wrap_async"] is False
     arguments = handed["module_args"]
     assert set(arguments) == {"root", "seeds", "seed_secrets"}
-    assert arguments["seeds"] == [{"name": "compute-00000001", "hostname": "web-1"}, {"name": "compute-00000002"}, {"name": "compute-00000003"}]
+    assert arguments["seeds"] == [
+        {"name": "compute-00000001", "hostname": "web-1"},
+        {"name": "compute-00000002"},
+        {"name": "compute-00000003"},
+    ]
     assert isinstance(arguments["seed_secrets"], str) and not arguments["seed_secrets"].startswith(("{", "["))
     back = opened(arguments["seeds"], arguments["seed_secrets"])
     assert [seed["user_data"] for seed in back] == [{"packages": ["web-1"], "when": "2026-01-02"}, None, "#!/bin/sh\n"]
@@ -167,12 +202,24 @@ def test_without_secrets_arguments_go_as_they_are() -> None:
     [
         ({"seeds": {"name": "x", "user_data": "hunter2"}}, "seeds: the value is not a list of mappings. Write"),
         ({"seeds": ["hunter2"]}, "seeds[0]: the value is not a mapping"),
-        ({"seeds": [{"name": "x", "userdata": "hunter2"}]}, "seeds[0]: unknown key 'userdata'. Did you mean user_data?"),
-        ({"seeds": [{"name": "x", "secrets": "hunter2"}]}, "seeds[0].secrets: this is not what cloud_plan has given in this run"),
+        (
+            {"seeds": [{"name": "x", "userdata": "hunter2"}]},
+            "seeds[0]: unknown key 'userdata'. Did you mean user_data?",
+        ),
+        (
+            {"seeds": [{"name": "x", "secrets": "hunter2"}]},
+            "seeds[0].secrets: this is not what cloud_plan has given in this run",
+        ),
         ({"name": "x", "user_data": "hunter2"}, "user_data: it is a key of an entry of seeds"),
-        ({"seeds": [{"name": "x", "user_data": "#cloud-config\nruncmd: [hunter2\n foo: : b"}]}, "seeds[0].user_data: it is no valid YAML in line 3"),
+        (
+            {"seeds": [{"name": "x", "user_data": "#cloud-config\nruncmd: [hunter2\n foo: : b"}]},
+            "seeds[0].user_data: it is no valid YAML in line 3",
+        ),
         ({"seeds": [{"name": "x", "password_hash": ["hunter2"]}]}, "seeds[0].password_hash: the value is not text"),
-        ({"seeds": [{"name": "x", "user_data": {"a": b"hunter2"}}]}, "user_data can't be passed on: a bytes is neither"),
+        (
+            {"seeds": [{"name": "x", "user_data": {"a": b"hunter2"}}]},
+            "user_data can't be passed on: a bytes is neither",
+        ),
         ({"seeds": [], "seed_secrets": "hunter2"}, "seed_secrets: the collection fills it"),
     ],
 )
@@ -183,12 +230,26 @@ def test_what_is_refused_on_the_controller_is_not_repeated(arguments: dict[str, 
 
 def test_status_is_shown_and_returned() -> None:
     shown = Shown()
-    instances = {"instances": [{"name": "web-2", "power": "running", "addresses": ["192.168.88.102"], "labels": {"networks": ["blue"], "user": "me"}}]}
+    instances = {
+        "instances": [
+            {
+                "name": "web-2",
+                "power": "running",
+                "addresses": ["192.168.88.102"],
+                "labels": {"networks": ["blue"], "user": "me"},
+            }
+        ]
+    }
     known = variables(ik_node_02={"compute_instance_info": instances})
     result = run(cloud_status, {"width": 100}, known, shown)
-    assert result["instances"][1]["login"] == "ssh -J 10.10.20.101 ubuntu@192.168.88.102"  # the declared user, whatever its files say
+    assert (
+        result["instances"][1]["login"] == "ssh -J 10.10.20.101 ubuntu@192.168.88.102"
+    )  # the declared user, whatever its files say
     assert "web-2" in result["table"] and result["table"] in shown.texts[0]
-    assert run(cloud_status, {"width": 100, "display": "no"}, variables(), shown)["changed"] is False and len(shown.texts) == 1
+    assert (
+        run(cloud_status, {"width": 100, "display": "no"}, variables(), shown)["changed"] is False
+        and len(shown.texts) == 1
+    )
 
 
 @pytest.mark.parametrize("hostile", ["\x1b[2J", "a\nb", "\x9b31m", "\u202eb"])
@@ -250,7 +311,9 @@ def test_a_plan_is_shown_written_and_fails_on_changes(tmp_path: Path) -> None:
         ({"jsn": "x"}, "Unknown argument 'jsn'. Did you mean json?"),
     ],
 )
-def test_wrong_arguments_of_a_report(arguments: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_arguments_of_a_report(
+    arguments: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(cloud_report, {**arguments, "only_validate": True}, changed_nodes())
     assert result["failed"] and words in result["msg"]

@@ -9,13 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ikcloud.compute.plugins.module_utils import qemu, systemd
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item, argument_spec, plan
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_kind import InstanceKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.instance_steps import StartInstance, StopInstance
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance, properties
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Remove, Run, Symlink, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance import service
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.instances import Instance, properties
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.resource import InstanceResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.steps import StartInstance, StopInstance
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.changes import Change, Item, Observed
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.reconcile import argument_spec, plan
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.steps import Remove, Run, Symlink, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.declared import from_item, paths
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.start_script import parse_script, start_script
 
 ROOT = "/var/lib/compute-service"
 LAYOUT = Layout(ROOT)
@@ -38,11 +41,15 @@ FULL: Item = {
 }
 
 
-def declared(*items: Item, state: str = "present", purge: bool = False, as_root: bool = True, **options: Any) -> InstanceKind:
+def declared(
+    *items: Item, state: str = "present", purge: bool = False, as_root: bool = True, **options: Any
+) -> InstanceResource:
     """Give the module's kind with options as Ansible would fill them in."""
-    validated = ArgumentSpecValidator(argument_spec(InstanceKind)).validate({"instances": list(items), "state": state, "purge": purge, "root": ROOT, **options})
+    validated = ArgumentSpecValidator(argument_spec(InstanceResource)).validate(
+        {"instances": list(items), "state": state, "purge": purge, "root": ROOT, **options}
+    )
     assert not validated.error_messages, validated.error_messages
-    kind = InstanceKind(validated.validated_parameters)
+    kind = InstanceResource(validated.validated_parameters)
     kind.as_root = as_root
     return kind
 
@@ -53,10 +60,15 @@ def item(**values: Any) -> Item:
     return whole
 
 
-def after(kind: InstanceKind, have: dict[str, Found]) -> tuple[list[Change], dict[str, Found]]:
+def start_text(whole: Item, layout: Layout = LAYOUT, accel: str = "tcg") -> str:
+    """Give the ``start`` of an instance with all of its defaults."""
+    return start_script(from_item(whole, layout, accel), whole["labels"], paths(whole, layout))
+
+
+def after(kind: InstanceResource, have: dict[str, Observed]) -> tuple[list[Change], dict[str, Observed]]:
     """Plan, and give the changes with what a node has once they are made."""
     changes = plan(kind, kind.params["instances"], have, kind.absent)
-    made: dict[str, Found] = dict(have)
+    made: dict[str, Observed] = dict(have)
     for change in changes:
         if change.name in kind.items or change.name in have:
             now = _made(change, made.get(change.name), kind)
@@ -65,35 +77,48 @@ def after(kind: InstanceKind, have: dict[str, Found]) -> tuple[list[Change], dic
                 made[change.name] = now
     for change in changes:
         _share(change, kind, made)
-    return changes, {name: Found(properties(found.raw), found.owned, found.raw) for name, found in made.items()}
+    return changes, {
+        name: Observed(properties(found.native), found.owned, found.native) for name, found in made.items()
+    }
 
 
-def _made(change: Change, found: Found | None, kind: InstanceKind) -> Found | None:
-    now: Instance = replace(found.raw, files=dict(found.raw.files)) if found else Instance(change.name, change.facts["id"], change.facts["folder"])
-    for step in sorted(change.steps, key=lambda step: getattr(step, "stage", 0)):
+def _made(change: Change, found: Observed | None, kind: InstanceResource) -> Observed | None:
+    now: Instance = (
+        replace(found.native, files=dict(found.native.files))
+        if found
+        else Instance(change.name, change.extra_results["id"], change.extra_results["folder"])
+    )
+    for step in sorted(change.steps, key=lambda step: step.stage):
         if isinstance(step, Write):
-            now.files[step.path] = (step.content, step.mode)
-            parsed = qemu.parse_script(step.content)
+            # What a look at the node would tell: the version of its QEMU's machine type.
+            content = step.content.replace("-machine pc ", "-machine pc-i440fx-7.2 ")
+            now.files[step.path] = (content, step.mode)
+            parsed = parse_script(content)
             if parsed:
-                now.name, now.labels, now.options = parsed
+                now.name, now.labels, now.written = parsed.name, parsed.labels, parsed.machine
         elif isinstance(step, Remove):
             if step.path == now.folder:
                 return None
             now.files = {path: file for path, file in now.files.items() if not path.startswith(step.path)}
         elif isinstance(step, StartInstance):
-            now.pid, now.running, now.replaced, now.unit = 4711, now.options, [], {"ActiveState": "active"} if step.unit else {}
+            now.pid, now.running, now.replaced, now.unit = (
+                4711,
+                now.written,
+                [],
+                {"ActiveState": "active"} if step.unit else {},
+            )
             kind.loaded |= {step.unit} - {""}
         elif isinstance(step, StopInstance) or (isinstance(step, Run) and step.argv[:2] == ("systemctl", "stop")):
             now.pid, now.running, now.unit = 0, None, {}
-            kind.loaded.discard(systemd.unit(now.id))
+            kind.loaded.discard(service.unit(now.id))
         elif isinstance(step, Run) and step.argv[:2] == ("systemctl", "reset-failed"):
             now.unit = {}
     kind.drift.pop(change.name, None)
-    return Found({}, True, now)
+    return Observed({}, True, now)
 
 
-def _share(change: Change, kind: InstanceKind, made: dict[str, Found]) -> None:
-    if change.name != systemd.TEMPLATE:
+def _share(change: Change, kind: InstanceResource, made: dict[str, Observed]) -> None:
+    if change.name != service.TEMPLATE:
         return
     for step in change.steps:
         if isinstance(step, Write):
@@ -102,20 +127,30 @@ def _share(change: Change, kind: InstanceKind, made: dict[str, Found]) -> None:
             kind.shared.pop(step.path)
         elif isinstance(step, Symlink) or (isinstance(step, Run) and step.argv[1] == "disable"):
             named = (step.path.rpartition("/")[2],) if isinstance(step, Symlink) else step.argv
-            if systemd.TIMER in named:
+            if service.TIMER in named:
                 kind.timer = isinstance(step, Symlink)
             for found in made.values():
-                if systemd.unit(found.raw.id) in named:
-                    found.raw.enabled = isinstance(step, Symlink)
+                if service.unit(found.native.id) in named:
+                    found.native.enabled = isinstance(step, Symlink)
 
 
 def commands(changes: list[Change]) -> list[str]:
-    """Give the commands in the order in which the engine runs them."""
-    steps = sorted(((getattr(step, "stage", 0), step.text) for change in changes for step in change.steps), key=lambda entry: entry[0])
+    """Give the commands in the order in which the loop runs them."""
+    steps = sorted(
+        ((step.stage, step.text) for change in changes for step in change.steps),
+        key=lambda entry: entry[0],
+    )
     return [text for _stage, text in steps]
 
 
-TALK: Item = {"name": "web-1", "id": "af95e879", "cpu": 2, "memory": 4096, "accel": "kvm", "nics": [{"mac": "02:00:5e:10:00:01"}]}
+TALK: Item = {
+    "name": "web-1",
+    "id": "af95e879",
+    "cpu": 2,
+    "memory": 4096,
+    "accel": "kvm",
+    "nics": [{"mac": "02:00:5e:10:00:01"}],
+}
 ALONE: Item = {**TALK, "supervisor": "none"}
 FOLDER = f"{ROOT}/run/instances/compute-af95e879"
 UNIT = "compute-instance@af95e879.service"
@@ -138,14 +173,14 @@ ENABLED = f"ln -s {UNITS}/compute-instance@.service {UNITS}/multi-user.target.wa
 TIMER_ENABLED = f"ln -s {UNITS}/compute-console.timer {UNITS}/timers.target.wants/compute-console.timer"
 
 
-def running(*items: Item) -> tuple[InstanceKind, dict[str, Found]]:
+def running(*items: Item) -> tuple[InstanceResource, dict[str, Observed]]:
     """Give a node where these run, as the module made them."""
     kind = declared(*items)
     _changes, have = after(kind, {})
     return kind, have
 
 
-def again(before: InstanceKind, *items: Item, **options: Any) -> InstanceKind:
+def again(before: InstanceResource, *items: Item, **options: Any) -> InstanceResource:
     """Give the next run on the same node."""
     kind = declared(*items, **options)
     kind.shared, kind.timer, kind.loaded = dict(before.shared), before.timer, set(before.loaded)

@@ -11,12 +11,12 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils.boot import Boot
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Change, Found, Item
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.links import ADDRGEN_NONE, Link, LinkKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.names import is_marked
-from ansible_collections.ikcloud.compute.plugins.module_utils.steps import Ip, Remove, Run, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.changes import Change, Item, Observed
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.names import is_marked
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.steps import Ip, Remove, Run, Write
+from ansible_collections.ikcloud.compute.plugins.module_utils._network.links import ADDRGEN_NONE, Link, LinkResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._network.persistence import Boot
 
 ROOT = "/var/lib/compute-service"
 GOLDEN = Path(__file__).parents[2] / "golden" / "network"
@@ -32,7 +32,13 @@ TUNNEL: Item = {
     "port": None,
 }
 VXLAN: Item = {**TUNNEL, "encapsulation": "vxlan", "remote": ["10.10.20.102", "10.10.20.103"]}
-TAP: Item = {"name": "vnet-af95e879", "bridge": BRIDGE["name"], "mtu": 1450, "owner": "compute-service", "instance": "web-1"}
+TAP: Item = {
+    "name": "vnet-af95e879",
+    "bridge": BRIDGE["name"],
+    "mtu": 1450,
+    "owner": "compute-service",
+    "instance": "web-1",
+}
 
 
 def golden(name: str, text: str) -> None:
@@ -69,7 +75,9 @@ class Kernel:
             same = [address for address in link.addresses if ip_interface(address).network == net]
             assert words[1] == "replace" or words[2] in link.addresses, f"Cannot assign requested address: {line}"
             if words[1] == "delete" and net.version == 4 and same[0] == words[2]:
-                rest = tuple(address for address in rest if address not in same)  # the first one of a subnet takes the others along
+                rest = tuple(
+                    address for address in rest if address not in same
+                )  # the first one of a subnet takes the others along
             self.links[link.name] = replace(link, addresses=(*rest, words[2]) if words[1] == "replace" else rest)
         else:
             raise AssertionError(line)
@@ -79,10 +87,17 @@ class Kernel:
         if "mode" in options:
             return Link(name, "tap", addrgen=0, info={"type": "tap", "user": options["user"]})
         if options["type"] == "bridge":
-            return Link(name, "bridge", mac=options.get("address", "3a:00:00:00:00:01"), addrgen=0, info={"stp_state": 0})
+            return Link(
+                name, "bridge", mac=options.get("address", "3a:00:00:00:00:01"), addrgen=0, info={"stp_state": 0}
+            )
         key = "remote6" if ":" in options["remote"] else "remote"
         self.remotes[name] = [options["remote"]]
-        return Link(name, options["type"], addrgen=0, info={"id": int(options["id"]), "port": int(options["dstport"]), key: options["remote"]})
+        return Link(
+            name,
+            options["type"],
+            addrgen=0,
+            info={"id": int(options["id"]), "port": int(options["dstport"]), key: options["remote"]},
+        )
 
     def set(self, link: Link, words: list[str]) -> dict[str, Any]:
         verb, value = words[0], words[-1]
@@ -109,7 +124,7 @@ class Kernel:
     def run(self, changes: list[Change], files: dict[str, str]) -> None:
         """Do what the changes list, stage by stage."""
         steps = [step for change in changes for step in change.steps]
-        for step in sorted(steps, key=lambda step: int(getattr(step, "stage", 0))):
+        for step in sorted(steps, key=lambda step: step.stage):
             if isinstance(step, Write):
                 files[os.path.basename(step.path)] = step.content
             elif isinstance(step, Remove):
@@ -126,7 +141,9 @@ class Kernel:
                 assert isinstance(step, Run) and step.argv[0] in ("nft", "sysctl", "systemctl"), step
 
 
-def on(kind: type[LinkKind], kernel: Kernel, files: dict[str, str], items: list[Item], **params: Any) -> tuple[LinkKind, dict[str, Found]]:
+def on(
+    kind: type[LinkResource], kernel: Kernel, files: dict[str, str], items: list[Item], **params: Any
+) -> tuple[LinkResource, dict[str, Observed]]:
     """Give the module's kind as if it had observed this kernel and these files."""
     made = kind({"root": ROOT, kind.option: items, "state": "present", "purge": False, **params})
     made.boot = Boot(Layout(ROOT), files=dict(files), up_runs=True)
@@ -135,12 +152,18 @@ def on(kind: type[LinkKind], kernel: Kernel, files: dict[str, str], items: list[
         made.remotes = {name: list(remotes) for name, remotes in kernel.remotes.items()}
     if hasattr(made, "uids"):
         made.uids = {"compute-service": 999, "root": 0}
-    names = set(made.boot.names(made.prefix)) | {name for name, link in kernel.links.items() if link.kind in made.kinds}
+    names = set(made.boot.names(made.boot_files.prefix)) | {
+        name for name, link in kernel.links.items() if link.kind in made.kinds
+    }
     have = {}
     for name in names:
         link = kernel.links.get(name)
-        have[name] = Found(
-            made.props(link) if link else {}, link is None or is_marked(link.alias) or (not link.alias and name in made.boot.names(made.prefix)), link
+        have[name] = Observed(
+            made.attributes(link) if link else {},
+            link is None
+            or is_marked(link.alias)
+            or (not link.alias and name in made.boot.names(made.boot_files.prefix)),
+            link,
         )
     return made, have
 
@@ -148,4 +171,4 @@ def on(kind: type[LinkKind], kernel: Kernel, files: dict[str, str], items: list[
 def commands(changes: list[Change]) -> list[str]:
     """Give the commands of changes in the order in which they are run."""
     steps = [step for change in changes for step in change.steps]
-    return [step.text for step in sorted(steps, key=lambda step: int(getattr(step, "stage", 0)))]
+    return [step.text for step in sorted(steps, key=lambda step: step.stage)]

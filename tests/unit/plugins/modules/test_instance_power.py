@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ikcloud.compute.plugins.module_utils import engine
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, argument_spec
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.instances import Instance
-from ansible_collections.ikcloud.compute.plugins.module_utils.power_kind import PowerKind
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance.instances import Instance
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.instance_operation import Chosen
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.power import PowerOperation
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import operation
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.changes import Change, Observed
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._qemu.machine import Machine
 
 ROOT = "/var/lib/compute-service"
 FOLDER = f"{ROOT}/run/instances/compute-0a1b2c3d"
@@ -23,25 +25,41 @@ UNIT = "compute-instance@0a1b2c3d.service"
 AS = "runuser -u compute-service -- " if os.geteuid() == 0 else ""
 
 
-def plan(state: str, power: str, by_systemd: bool = True, said: str | None = None, **params: Any) -> tuple[list[str], list[str], Any]:
+def plan(
+    state: str, power: str, by_systemd: bool = True, said: str | None = None, **params: Any
+) -> tuple[list[str], list[str], Any]:
     """Give the commands and reasons that bring one instance from a power to a state."""
-    validated = ArgumentSpecValidator(argument_spec(PowerKind)).validate({"instances": ["web-1"], "state": state, **params})
+    validated = ArgumentSpecValidator(PowerOperation.spec).validate({"instances": ["web-1"], "state": state, **params})
     assert not validated.error_messages
-    kind = PowerKind(validated.validated_parameters)
+    kind = PowerOperation(validated.validated_parameters)
     off = power in ("stopped", "failed", "awaited")
     unit = (
-        {"ActiveState": {"stopped": "inactive", "failed": "failed", "stopping": "deactivating", "awaited": "activating"}.get(power, "active")}
+        {
+            "ActiveState": {
+                "stopped": "inactive",
+                "failed": "failed",
+                "stopping": "deactivating",
+                "awaited": "activating",
+            }.get(power, "active")
+        }
         if by_systemd
         else {}
     )
     instance = Instance("web-1", "0a1b2c3d", FOLDER, pid=0 if off else 77, unit=unit, owner="compute-service")
-    instance.options = [] if by_systemd else [("-daemonize", "")]
-    kind.first["web-1"] = instance.pid
-    kind.states["0a1b2c3d"] = said or (None if off else {"paused": "paused"}.get(power, "running"))
-    assert power == "paused" or instance.power == {"failed": "stopped", "awaited": "running"}.get(power, power) or not by_systemd
-    found = Found({"id": "0a1b2c3d", "power": {"failed": "stopped", "awaited": "running"}.get(power, power)}, True, instance)
-    change = kind.change({"name": "web-1"}, found)
-    assert [step.stage for step in change.steps] == sorted(step.stage for step in change.steps)  # type: ignore[attr-defined]  # all of ours have one
+    instance.written = Machine(daemon=not by_systemd)
+    run_state = said or (None if off else {"paused": "paused"}.get(power, "running"))
+    assert (
+        power == "paused"
+        or instance.power == {"failed": "stopped", "awaited": "running"}.get(power, power)
+        or not by_systemd
+    )
+    found = Observed(
+        {"id": "0a1b2c3d", "power": {"failed": "stopped", "awaited": "running"}.get(power, power)},
+        True,
+        Chosen(instance, run_state),
+    )
+    change = kind.plan("web-1", found)
+    assert [step.stage for step in change.steps] == sorted(step.stage for step in change.steps)
     return [step.text for step in change.steps], change.reasons, change
 
 
@@ -105,31 +123,61 @@ def test_a_guest_that_sleeps_is_woken() -> None:
 @pytest.mark.parametrize("state", ["paused", "resumed"])
 @pytest.mark.parametrize("power", ["stopped", "stopping"])
 def test_what_is_off_has_nothing_to_hold(state: str, power: str) -> None:
-    with pytest.raises(ComputeError, match=rf"instance web-1 is {power}; only what runs can be {state}\. Start it first"):
+    with pytest.raises(
+        ComputeError, match=rf"instance web-1 is {power}; only what runs can be {state}\. Start it first"
+    ):
         plan(state, power)
 
 
 def test_what_is_said_of_it() -> None:
     _commands, reasons, change = plan("stopped", "running")
-    assert reasons == ["is running, asked to be stopped"] and change.after["power"] == "stopped" and change.action == "update"
+    assert (
+        reasons == ["is running, asked to be stopped"]
+        and change.after["power"] == "stopped"
+        and change.action == "update"
+    )
     _commands, reasons, change = plan("restarted", "running")
     assert (reasons, change.effect) == (["asked to be restarted"], "restart")
     assert plan("paused", "paused")[2].action == "none"
 
 
 def test_one_that_cannot_be_believed_is_only_stopped_and_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "nothing_else_changes", lambda root, check_mode: nullcontext())
+    monkeypatch.setattr(operation, "node_lock", lambda root, check_mode: nullcontext())
     for state, done in (("restarted", ["web-2"]), ("stopped", ["web-1", "web-2"])):
         names = {"web-1": "0a1b2c3d", "web-2": "0a1b2c3e"}
-        validated = ArgumentSpecValidator(argument_spec(PowerKind)).validate({"instances": list(names), "state": state})
-        kind = PowerKind(validated.validated_parameters)
+        validated = ArgumentSpecValidator(PowerOperation.spec).validate({"instances": list(names), "state": state})
+        kind = PowerOperation(validated.validated_parameters)
         have = {
-            name: Found({"id": digits, "power": "running"}, True, Instance(name, digits, "/nowhere", unit={"ActiveState": "active"}))
+            name: Observed(
+                {"id": digits, "power": "running"},
+                True,
+                Chosen(Instance(name, digits, "/nowhere", unit={"ActiveState": "active"})),
+            )
             for name, digits in names.items()
         }
-        kind.first = dict.fromkeys(names, 0)
-        have["web-1"].raw.trouble = "start is not ours."
-        monkeypatch.setattr(kind, "observe", lambda items, have=have: have)
-        result = engine.converge(kind, check_mode=True)
+        have["web-1"].native.instance.trouble = "start is not ours."
+        monkeypatch.setattr(kind, "observe", lambda names, earlier, have=have: have)
+        result = operation.perform(kind, check_mode=True)
         assert [entry["name"] for entry in result["results"] if entry["action"] == "update"] == done
         assert ("instance web-1: start is not ours. Who did that" in result.get("msg", "")) is (state == "restarted")
+
+
+@pytest.mark.parametrize(
+    ("state", "power", "pid", "left"),
+    [
+        ("started", "running", 78, ""),
+        ("started", "stopped", 0, "it is stopped, asked to be running"),
+        ("stopped", "stopping", 77, "it is stopping, asked to be stopped"),
+        ("restarted", "running", 77, "its QEMU is the one from before"),
+        ("restarted", "running", 78, ""),
+        ("paused", "running", 77, "it is running, asked to be paused"),
+    ],
+)
+def test_what_was_done_without_effect(state: str, power: str, pid: int, left: str) -> None:
+    kind = PowerOperation({"instances": ["web-1"], "state": state, "root": ROOT, "grace": None})
+    before = Observed(
+        {"id": "0a1b2c3d", "power": "running"}, True, Chosen(Instance("web-1", "0a1b2c3d", FOLDER, pid=77))
+    )
+    now = Observed({"id": "0a1b2c3d", "power": power}, True, Chosen(Instance("web-1", "0a1b2c3d", FOLDER, pid=pid)))
+    assert kind.unmet(Change("web-1"), before, now) == left
+    assert (kind.unmet(Change("web-1"), before, None) == "") is (state == "stopped")

@@ -10,25 +10,54 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.ikcloud.compute.plugins.module_utils import commands as commands_of_nodes
-from ansible_collections.ikcloud.compute.plugins.module_utils import iptables
-from ansible_collections.ikcloud.compute.plugins.module_utils.boot import Boot
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, Item, plan
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.forwarding import Forwarding, sysctl_text
-from ansible_collections.ikcloud.compute.plugins.module_utils.layout import Layout
-from ansible_collections.ikcloud.compute.plugins.module_utils.nat_kind import Nat, drop_advice
-from ansible_collections.ikcloud.compute.plugins.module_utils.nft import Rules, Table, describe, foreign_drops, parse, read_tables, text_of, translates
+from ansible_collections.ikcloud.compute.plugins.module_utils._core import commands as commands_of_nodes
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.changes import Item, Observed
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.layout import Layout
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.reconcile import plan
+from ansible_collections.ikcloud.compute.plugins.module_utils._network.firewall import iptables
+from ansible_collections.ikcloud.compute.plugins.module_utils._network.firewall.forwarding import (
+    Forwarding,
+    sysctl_text,
+)
+from ansible_collections.ikcloud.compute.plugins.module_utils._network.firewall.nft import (
+    Rules,
+    Table,
+    describe,
+    foreign_drops,
+    parse,
+    read_tables,
+    text_of,
+    translates,
+)
+from ansible_collections.ikcloud.compute.plugins.module_utils._network.firewall.resource import NatResource, drop_advice
+from ansible_collections.ikcloud.compute.plugins.module_utils._network.persistence import Boot
 from ansible_collections.ikcloud.compute.tests.unit.plugins.modules.network_samples import ROOT, commands, golden
 
-BLUE: Item = {"name": "blue", "id": "fc814e42", "bridge": "br-gnv-fc814e42", "cidr": "192.168.88.0/24", "uplink": "ens3", "masquerade": True}
-RED: Item = {"name": "red", "id": "1a2b3c4d", "bridge": "br-gnv-1a2b3c4d", "cidr": "192.168.89.0/24", "uplink": None, "masquerade": False}
+BLUE: Item = {
+    "name": "blue",
+    "id": "fc814e42",
+    "bridge": "br-gnv-fc814e42",
+    "cidr": "192.168.88.0/24",
+    "uplink": "ens3",
+    "masquerade": True,
+}
+RED: Item = {
+    "name": "red",
+    "id": "1a2b3c4d",
+    "bridge": "br-gnv-1a2b3c4d",
+    "cidr": "192.168.89.0/24",
+    "uplink": None,
+    "masquerade": False,
+}
 RULES = Rules("blue", "fc814e42", "br-gnv-fc814e42", "192.168.88.0/24", "ens3")
 FOLDER = f"{ROOT}/run/networks"
 
 
-def nat(items: list[Item], files: dict[str, str] | None = None, tables: dict[str, Table] | None = None, **params: Any) -> Nat:
-    made = Nat({"root": ROOT, "networks": items, "state": "present", "purge": False, **params})
+def nat(
+    items: list[Item], files: dict[str, str] | None = None, tables: dict[str, Table] | None = None, **params: Any
+) -> NatResource:
+    made = NatResource({"root": ROOT, "networks": items, "state": "present", "purge": False, **params})
     made.boot = Boot(Layout(ROOT), files=dict(files or {}))
     made.tables = made.expected = tables or {}
     made.uplink = "ens3"
@@ -39,22 +68,57 @@ def listing(rules: Rules, **more: Any) -> list[Any]:
     """Give what `nft -j list ruleset` might print of a table, cut short."""
     there = {"family": "inet", "table": rules.table}
     interface = {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": rules.bridge}}
-    source = {"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": {"prefix": {"addr": "192.168.88.0", "len": 24}}}}
+    source = {
+        "match": {
+            "op": "==",
+            "left": {"payload": {"protocol": "ip", "field": "saddr"}},
+            "right": {"prefix": {"addr": "192.168.88.0", "len": 24}},
+        }
+    }
     outgoing = {"match": {"op": "==", "left": {"meta": {"key": "oifname"}}, "right": rules.uplink}}
     gateway = {"match": {**source["match"], "left": {"payload": {"protocol": "ip", "field": "daddr"}}}}
     return [
         {"metainfo": {"version": "1.0.6", "json_schema_version": 1}},
         {"table": {"family": "inet", "name": rules.table, "handle": 7}},
-        {"chain": {**there, "name": "input", "handle": 1, "type": "filter", "hook": "input", "prio": 0, "policy": "accept"}},
-        {"rule": {**there, "chain": "input", "handle": 2, "expr": [interface, gateway, {"counter": {"packets": 5, "bytes": 9}}, {"accept": None}]}},
-        {"rule": {**there, "chain": "forward", "handle": 3, "comment": f"ikcloud.compute/nat/{rules.name}", "expr": [interface, {"drop": None}], **more}},
+        {
+            "chain": {
+                **there,
+                "name": "input",
+                "handle": 1,
+                "type": "filter",
+                "hook": "input",
+                "prio": 0,
+                "policy": "accept",
+            }
+        },
+        {
+            "rule": {
+                **there,
+                "chain": "input",
+                "handle": 2,
+                "expr": [interface, gateway, {"counter": {"packets": 5, "bytes": 9}}, {"accept": None}],
+            }
+        },
+        {
+            "rule": {
+                **there,
+                "chain": "forward",
+                "handle": 3,
+                "comment": f"ikcloud.compute/nat/{rules.name}",
+                "expr": [interface, {"drop": None}],
+                **more,
+            }
+        },
         {"rule": {**there, "chain": "postrouting", "handle": 4, "expr": [outgoing, source, {"masquerade": None}]}},
     ]
 
 
 def test_golden_files() -> None:
     golden("50-nat-open.nft", text_of(RULES, "50-nat-blue.nft"))
-    golden("50-nat-closed.nft", text_of(Rules("red", "1a2b3c4d", "br-gnv-1a2b3c4d", "192.168.89.0/24", ""), "50-nat-red.nft"))
+    golden(
+        "50-nat-closed.nft",
+        text_of(Rules("red", "1a2b3c4d", "br-gnv-1a2b3c4d", "192.168.89.0/24", ""), "50-nat-red.nft"),
+    )
     golden("60-ikcloud-compute.conf", sysctl_text("0"))
 
 
@@ -69,7 +133,10 @@ def test_creation_and_removal() -> None:
         f"nft -f {FOLDER}/50-nat-red.nft",
         "sysctl -w net.ipv4.ip_forward=1",
     ]
-    tables = {"ikcloud_fc814e42": Table("ikcloud_fc814e42", "blue"), "ikcloud_1a2b3c4d": Table("ikcloud_1a2b3c4d", "red")}
+    tables = {
+        "ikcloud_fc814e42": Table("ikcloud_fc814e42", "blue"),
+        "ikcloud_1a2b3c4d": Table("ikcloud_1a2b3c4d", "red"),
+    }
     made = nat([], made.boot.after(created), tables, purge=True)
     made.forwarding = Forwarding("1", sysctl_text("0"))
     assert commands(plan(made, [], made.found([]), absent=False)) == [
@@ -106,7 +173,12 @@ def test_comparison() -> None:
     assert read_tables(listing(RULES, expr=[{"accept": None}]))["ikcloud_fc814e42"].content != one.content
     assert read_tables([*listing(RULES), listing(RULES)[3]])["ikcloud_fc814e42"].content != one.content
     assert one.network == "blue"
-    assert describe(one) == {"bridge": "br-gnv-fc814e42", "cidr": "192.168.88.0/24", "uplink": "ens3", "masquerade": True}
+    assert describe(one) == {
+        "bridge": "br-gnv-fc814e42",
+        "cidr": "192.168.88.0/24",
+        "uplink": "ens3",
+        "masquerade": True,
+    }
 
 
 def test_reasons() -> None:
@@ -115,7 +187,11 @@ def test_reasons() -> None:
     made.expected = read_tables(listing(RULES))
     have = made.found([BLUE])
     change = made.change(BLUE, have["blue"])
-    assert (change.action, change.reasons, commands([change])) == ("update", ["uplink is ens4, declared ens3"], [f"nft -f {FOLDER}/50-nat-blue.nft"])
+    assert (change.action, change.reasons, commands([change])) == (
+        "update",
+        ["uplink is ens4, declared ens3"],
+        [f"nft -f {FOLDER}/50-nat-blue.nft"],
+    )
     made.tables = made.expected
     assert made.change(BLUE, have["blue"]).steps == []
     made.boot.files["50-nat-blue.nft"] += "# by hand\n"
@@ -149,13 +225,13 @@ def test_a_foreign_table_by_our_name() -> None:
 )
 def test_what_is_refused(wrong: Item, where: str) -> None:
     item = {**BLUE, **wrong}
-    problems = nat([item]).problems(0, item)
+    problems = nat([item]).validate_item(0, item)
     assert len(problems) == 1 and where in problems[0], problems
 
 
 def test_between_items() -> None:
     items = [BLUE, RED, {**RED, "name": "green", "bridge": "br-3", "cidr": "192.168.0.0/16"}]
-    problems = nat(items).list_problems(items)
+    problems = nat(items).validate_list(items)
     assert any("networks[2].id: 1a2b3c4d stands already at networks[1]" in problem for problem in problems)
     assert any("overlaps 192.168.0.0/16 at networks[2]" in problem for problem in problems)
 
@@ -169,7 +245,14 @@ def chain(table: str, name: str, policy: str | None = None, family: str = "ip") 
 
 
 def rule(table: str, name: str, *expr: Any, family: str = "ip") -> Item:
-    return {"rule": {"family": family, "table": table, "chain": name, "expr": [*expr, {"counter": {"packets": 0, "bytes": 0}}]}}
+    return {
+        "rule": {
+            "family": family,
+            "table": table,
+            "chain": name,
+            "expr": [*expr, {"counter": {"packets": 0, "bytes": 0}}],
+        }
+    }
 
 
 def meta(key: str, value: Any, op: str = "==") -> Item:
@@ -205,8 +288,17 @@ ALLOWED_BACK = rule("filter", "DOCKER-USER", meta("oifname", {"set": [RULES.brid
         ([*DOCKER, ALLOWED_OUT], [("ip", "filter", "FORWARD")]),
         ([*DOCKER, ALLOWED_OUT, ALLOWED_BACK], []),
         (FIREWALLD, [("inet", "firewalld", "filter_FORWARD")]),
-        ([chain("filter", "FORWARD", "accept"), rule("filter", "FORWARD", meta("iifname", "br-*"), {"drop": None})], [("ip", "filter", "FORWARD")]),
-        ([chain("filter", "FORWARD", "accept"), rule("filter", "FORWARD", {"xt": {"type": "match"}}, {"drop": None})], []),
+        (
+            [chain("filter", "FORWARD", "accept"), rule("filter", "FORWARD", meta("iifname", "br-*"), {"drop": None})],
+            [("ip", "filter", "FORWARD")],
+        ),
+        (
+            [
+                chain("filter", "FORWARD", "accept"),
+                rule("filter", "FORWARD", {"xt": {"type": "match"}}, {"drop": None}),
+            ],
+            [],
+        ),
         ([chain("filter", "FORWARD", "accept"), rule("filter", "FORWARD", meta("mark", 7), {"drop": None})], []),
         ([chain("filter", "FORWARD", "drop", "bridge")], []),
     ],
@@ -227,7 +319,10 @@ IS_BRIDGED = rule("filter", "FORWARD", {"xt": {"type": "match", "name": "physdev
         (DOCKER, [("ip", "filter", "FORWARD")]),
         ([*DOCKER, ALLOWED_OUT], []),
         ([*DOCKER, IS_BRIDGED], []),
-        ([chain("filter", "FORWARD", "accept"), rule("filter", "FORWARD", meta("oifname", "eth0"), {"drop": None})], []),
+        (
+            [chain("filter", "FORWARD", "accept"), rule("filter", "FORWARD", meta("oifname", "eth0"), {"drop": None})],
+            [],
+        ),
     ],
 )
 def test_foreign_drops_of_what_passes_a_bridge(ruleset: list[Any], dropping: list[Any]) -> None:
@@ -240,7 +335,10 @@ def test_a_closed_network_is_warned_of_where_bridges_are_filtered() -> None:
     assert not made.warnings
     made.warn_of_drops(DOCKER, [RULES, CLOSED], bridged=True)
     assert len(made.warnings) == 1
-    assert "drops what is forwarded for blue, and what guests of blue, red send each other, since net.bridge.bridge-nf-call-iptables is 1" in made.warnings[0]
+    assert (
+        "drops what is forwarded for blue, and what guests of blue, red send each other, since"
+        " net.bridge.bridge-nf-call-iptables is 1" in made.warnings[0]
+    )
     assert made.warnings[0].count("Allow it") == 1
     advice = drop_advice("ip", "filter", "FORWARD", CLOSED, [chain("filter", "ufw-user-forward")], bridged=True)
     assert advice.endswith("ufw route allow in on br-gnv-000004ed out on br-gnv-000004ed")
@@ -258,7 +356,9 @@ LEGACY = """\
 -A FORWARD -i br-+ -m limit --limit 3/min -j LOG --log-prefix "x -j ACCEPT"
 -A DOCKER-USER -j RETURN
 """
-LET_THROUGH = f"-A FORWARD -i {RULES.bridge} -j ACCEPT\n-A FORWARD -o {RULES.bridge} -m state --state ESTABLISHED -j ACCEPT\n"
+LET_THROUGH = (
+    f"-A FORWARD -i {RULES.bridge} -j ACCEPT\n-A FORWARD -o {RULES.bridge} -m state --state ESTABLISHED -j ACCEPT\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -270,9 +370,15 @@ LET_THROUGH = f"-A FORWARD -i {RULES.bridge} -j ACCEPT\n-A FORWARD -o {RULES.bri
         (LEGACY + LET_THROUGH, [False, False]),
         (LEGACY + "-A FORWARD -m physdev --physdev-is-bridged -j ACCEPT\n", [True, False]),
         (LEGACY + "-A FORWARD -m physdev ! --physdev-is-bridged -j ACCEPT\n", [True, True]),
-        (LEGACY + "-A FORWARD -d 192.168.0.0/16 -g OK\n-A FORWARD -s 192.168.88.0/24 -j OK\n-A OK -j ACCEPT\n", [False, False]),
+        (
+            LEGACY + "-A FORWARD -d 192.168.0.0/16 -g OK\n-A FORWARD -s 192.168.88.0/24 -j OK\n-A OK -j ACCEPT\n",
+            [False, False],
+        ),
         ("-P FORWARD ACCEPT\n-A FORWARD -i br-gnv+ -j REJECT --reject-with icmp-port-unreachable\n", [True, True]),
-        ("-P FORWARD ACCEPT\n-A FORWARD ! -i br-gnv+ -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP\n", [False, False]),
+        (
+            "-P FORWARD ACCEPT\n-A FORWARD ! -i br-gnv+ -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP\n",
+            [False, False],
+        ),
         ("-P FORWARD ACCEPT\n-A FORWARD -i br-gnv+ -p udp -j DROP\n", [False, False]),
         ("-P FORWARD ACCEPT\n-A FORWARD -s 10.0.1.0/255.0.255.0 -j DROP\n", [False, False]),
         (LEGACY + "-A FORWARD ! -d 10.0.1.0/255.0.255.0 -j ACCEPT\n", [True, True]),
@@ -298,7 +404,9 @@ def test_what_iptables_legacy_drops(text: str, dropping: list[bool]) -> None:
         ('test "$*" = "-w 5 -S" && echo "-P FORWARD DROP"', ""),
     ],
 )
-def test_a_look_at_iptables_legacy_stops_nothing(script: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_at_iptables_legacy_stops_nothing(
+    script: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tool = tmp_path / iptables.TOOL
     tool.write_text(f"#!/bin/sh\n{script}\n", encoding="ascii")
     tool.chmod(0o755)
@@ -307,7 +415,9 @@ def test_a_look_at_iptables_legacy_stops_nothing(script: str, words: str, tmp_pa
     made = nat([BLUE])
     found = made.legacy_rules([RULES])
     assert bool(found) is not bool(words)
-    assert not words or (len(made.warnings) == 1 and "iptables-legacy" in made.warnings[0] and words in made.warnings[0])
+    assert not words or (
+        len(made.warnings) == 1 and "iptables-legacy" in made.warnings[0] and words in made.warnings[0]
+    )
 
 
 def test_warnings_tell_what_to_do_and_tell_it_once() -> None:
@@ -330,7 +440,11 @@ def test_translation_of_others() -> None:
     [
         (Forwarding("0", None), 2, []),
         (Forwarding("1", None), 1, []),
-        (Forwarding("1", sysctl_text("0")), 0, ["sysctl -w net.ipv4.ip_forward=0", "rm -f /etc/sysctl.d/60-ikcloud-compute.conf"]),
+        (
+            Forwarding("1", sysctl_text("0")),
+            0,
+            ["sysctl -w net.ipv4.ip_forward=0", "rm -f /etc/sysctl.d/60-ikcloud-compute.conf"],
+        ),
         (Forwarding("0", sysctl_text("0")), 1, ["rm -f /etc/sysctl.d/60-ikcloud-compute.conf"]),
         (Forwarding("1", sysctl_text("1")), 0, ["rm -f /etc/sysctl.d/60-ikcloud-compute.conf"]),
         (Forwarding("1", sysctl_text("0"), others=True), 0, ["rm -f /etc/sysctl.d/60-ikcloud-compute.conf"]),
@@ -357,5 +471,5 @@ def test_nft_without_json() -> None:
 def test_what_was_killed_half_way_is_found() -> None:
     """A file without its table, as a kill leaves it, belongs to what purge removes."""
     made = nat([], {"50-nat-blue.nft": text_of(RULES, "50-nat-blue.nft")}, purge=True)
-    assert made.found([]) == {"blue": Found({}, raw=[])}
+    assert made.found([]) == {"blue": Observed({}, native=[])}
     assert commands(plan(made, [], made.found([]), absent=False)) == [f"rm -f {FOLDER}/50-nat-blue.nft"]

@@ -20,15 +20,27 @@ def documented() -> dict[str, dict[str, str]]:
     """Give what the tables say: module, property, kinds of change."""
     sections = re.split(r"^## (.+)$", (ROOT / "docs/properties.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {
-        name: dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+) \|", text, re.MULTILINE)) for name, text in zip(sections[1::2], sections[2::2]) if name.isidentifier()
+        name: dict(re.findall(r"^\| `([\w.]+)` \| ([^|]+) \|", text, re.MULTILINE))
+        for name, text in zip(sections[1::2], sections[2::2])
+        if name.isidentifier()
     }
 
 
 def declared(module: str) -> set[str]:
     """Give the suboptions of a module's list, those of lists in it as ``nics.mac``."""
     texts = [ROOT / f"plugins/modules/{module}.py", ROOT / f"plugins/doc_fragments/{module}.py"]
-    found = [text for path in texts if path.exists() for text in re.findall(r'= r"""(.*?)^ *"""', path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)]
-    options = [option for text in found if "options:\n" in text for option in (yaml.safe_load(text).get("options") or {}).values()]
+    found = [
+        text
+        for path in texts
+        if path.exists()
+        for text in re.findall(r'= r"""(.*?)^ *"""', path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    ]
+    options = [
+        option
+        for text in found
+        if "options:\n" in text
+        for option in (yaml.safe_load(text).get("options") or {}).values()
+    ]
     lists = [option for option in options if option.get("elements") == "dict" and "suboptions" in option]
     assert lists
     return {name for option in lists for name in names(option["suboptions"], "")}
@@ -36,7 +48,9 @@ def declared(module: str) -> set[str]:
 
 def names(options: dict[str, Any], prefix: str) -> set[str]:
     found = {prefix + name for name in options}
-    return found.union(*(names(option["suboptions"], f"{prefix}{name}.") for name, option in options.items() if "suboptions" in option))
+    return found.union(
+        *(names(option["suboptions"], f"{prefix}{name}.") for name, option in options.items() if "suboptions" in option)
+    )
 
 
 # What is done to instances that are there is not declared, and so has no properties that change.
@@ -44,7 +58,11 @@ DEEDS = {"backup", "instance_power", "snapshot"}
 
 
 def test_every_kind_has_its_table() -> None:
-    kinds = {path.stem for path in (ROOT / "plugins/modules").glob("*.py") if "engine.main(" in path.read_text(encoding="utf-8")}
+    kinds = {
+        path.stem
+        for path in (ROOT / "plugins/modules").glob("*.py")
+        if "reconcile.main(" in path.read_text(encoding="utf-8")
+    }
     assert set(documented()) == kinds - DEEDS
 
 

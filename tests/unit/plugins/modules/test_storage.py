@@ -10,14 +10,20 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ikcloud.compute.plugins.module_utils import qcow2
-from ansible_collections.ikcloud.compute.plugins.module_utils.engine import Found, Kind, argument_spec, plan, validate
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.module_utils.image_kind import ImageKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.images import Image
-from ansible_collections.ikcloud.compute.plugins.module_utils.seed_kind import SeedKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.volume_kind import VolumeKind
-from ansible_collections.ikcloud.compute.plugins.module_utils.volumes import Node, Volume
+from ansible_collections.ikcloud.compute.plugins.module_utils._cloudinit.seed.resource import SeedResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._compute.volumes import BlockNode, InstanceVolumeResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.changes import Observed
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.reconcile import (
+    Resource,
+    argument_spec,
+    plan,
+    validate,
+)
+from ansible_collections.ikcloud.compute.plugins.module_utils._storage import qcow2
+from ansible_collections.ikcloud.compute.plugins.module_utils._storage.image.images import Image
+from ansible_collections.ikcloud.compute.plugins.module_utils._storage.image.resource import ImageResource
+from ansible_collections.ikcloud.compute.plugins.module_utils._storage.volume.volumes import Volume
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +36,11 @@ BIONIC = {
     "url": "https://cloud-images.ubuntu.com/bionic/current/bionic-server-cloudimg-amd64.img",
     "checksum": "sha256:https://cloud-images.ubuntu.com/bionic/current/SHA256SUMS",
 }
-CIRROS = {"name": "cirros", "url": "https://download.cirros-cloud.net/0.5.1/cirros-0.5.1-x86_64-disk.img", "checksum": SUM}
+CIRROS = {
+    "name": "cirros",
+    "url": "https://download.cirros-cloud.net/0.5.1/cirros-0.5.1-x86_64-disk.img",
+    "checksum": SUM,
+}
 HOSTILE = ["../x", "a b", "a;b", "$(x)", "a\n", "-a", "a,b", "a%b", "{{ x }}", "ä", "", "A", "a/b", "a" * 64, "a'b"]
 
 
@@ -39,27 +49,30 @@ def _as_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
 
 
-def kind(of: type[Kind], **params: Any) -> Kind:
+def kind(of: type[Resource], **params: Any) -> Resource:
     result = ArgumentSpecValidator(argument_spec(of)).validate({"root": ROOT, **params})
     assert not result.error_messages, result.error_messages
     return of(result.validated_parameters)
 
 
-def refused(of: type[Kind], item: dict[str, Any]) -> str:
+def refused(of: type[Resource], item: dict[str, Any]) -> str:
     one = kind(of, **{of.option: [item]})
     return " ".join(validate(one))
 
 
-def commands(one: Kind, have: dict[str, Found] | None = None) -> str:
+def commands(one: Resource, have: dict[str, Observed] | None = None) -> str:
     changes = plan(one, one.params[one.option], have or {}, one.params["state"] == "absent")
-    steps = sorted(((getattr(step, "stage", 0), step.text) for change in changes for step in change.steps), key=lambda entry: entry[0])
+    steps = sorted(
+        ((step.stage, step.text) for change in changes for step in change.steps),
+        key=lambda entry: entry[0],
+    )
     return "".join(f"{text}\n" for _stage, text in steps)
 
 
 DECLARED = {
-    "images": (ImageKind, {"images": [BIONIC, CIRROS, {"name": "local", "path": "/srv/a b.img", "format": "raw"}]}),
+    "images": (ImageResource, {"images": [BIONIC, CIRROS, {"name": "local", "path": "/srv/a b.img", "format": "raw"}]}),
     "volumes": (
-        VolumeKind,
+        InstanceVolumeResource,
         {
             "volumes": [
                 {"name": ID, "image": "bionic", "size": "10G"},
@@ -68,7 +81,7 @@ DECLARED = {
             ]
         },
     ),
-    "seeds": (SeedKind, {"seeds": [{"name": ID, "hostname": "web-1"}]}),
+    "seeds": (SeedResource, {"seeds": [{"name": ID, "hostname": "web-1"}]}),
 }
 
 
@@ -80,22 +93,22 @@ def test_commands_on_a_bare_node(case: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names(name: str) -> None:
-    assert "images[0].name: " in refused(ImageKind, {**CIRROS, "name": name})
-    assert "volumes[0].name: " in refused(VolumeKind, {"name": name, "size": "1G"})
-    assert "volumes[0].image: " in refused(VolumeKind, {"name": "data-1", "image": name})
-    assert "seeds[0].name: " in refused(SeedKind, {"name": name})
+    assert "images[0].name: " in refused(ImageResource, {**CIRROS, "name": name})
+    assert "volumes[0].name: " in refused(InstanceVolumeResource, {"name": name, "size": "1G"})
+    assert "volumes[0].image: " in refused(InstanceVolumeResource, {"name": "data-1", "image": name})
+    assert "seeds[0].name: " in refused(SeedResource, {"name": name})
 
 
 def test_a_seed_that_could_not_be_read_back_is_refused() -> None:
-    assert not refused(SeedKind, {"name": ID, "user_data": f"#cloud-config\nx: {'a' * 1_000_000}\n"})
-    words = refused(SeedKind, {"name": ID, "user_data": f"#cloud-config\nx: {'a' * 2_000_000}\n"})
+    assert not refused(SeedResource, {"name": ID, "user_data": f"#cloud-config\nx: {'a' * 1_000_000}\n"})
+    words = refused(SeedResource, {"name": ID, "user_data": f"#cloud-config\nx: {'a' * 2_000_000}\n"})
     assert words.startswith("seeds[0]: a text of the seed would have 2000") and "at most 1048576 are read back" in words
 
 
 @given(st.text())
 def test_any_name(name: str) -> None:
     """What is taken can't be anything but a name below its folder."""
-    if not refused(VolumeKind, {"name": name, "size": "1G"}):
+    if not refused(InstanceVolumeResource, {"name": name, "size": "1G"}):
         assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") and name[0] != "-"
 
 
@@ -123,7 +136,7 @@ IMAGES: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("change", "words"), IMAGES)
 def test_images_that_are_refused(change: dict[str, Any], words: str) -> None:
-    said = refused(ImageKind, {**CIRROS, **change})
+    said = refused(ImageResource, {**CIRROS, **change})
     assert words in said and "secret" not in said
 
 
@@ -139,32 +152,45 @@ VOLUMES: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("change", "words"), VOLUMES)
 def test_volumes_that_are_refused(change: dict[str, Any], words: str) -> None:
-    assert words in refused(VolumeKind, {"name": ID, "image": "bionic", "size": "10G", **change})
+    assert words in refused(InstanceVolumeResource, {"name": ID, "image": "bionic", "size": "10G", **change})
 
 
 def test_the_same_name_twice() -> None:
-    one = kind(VolumeKind, volumes=[{"name": ID, "size": "1G"}] * 2)
+    one = kind(InstanceVolumeResource, volumes=[{"name": ID, "size": "1G"}] * 2)
     assert "volumes[1]" in validate(one)[0] and "volumes[0]" in validate(one)[0]
 
 
-def volume(**other: Any) -> Found:
+def volume(**other: Any) -> Observed:
     header = qcow2.Header("qcow2", 10 << 30, f"{ROOT}/lib/images/bionic.img", "qcow2")
-    return Found({"path": f"{ROOT}/lib/volumes/{ID}.img"}, raw=Volume(header, **{"access": (0o640, 0, 0), **other}))
+    return Observed(
+        {"path": f"{ROOT}/lib/volumes/{ID}.img"}, native=Volume(header, **{"access": (0o640, 0, 0), **other})
+    )
 
 
 def test_growing() -> None:
-    one = kind(VolumeKind, volumes=[{"name": ID, "image": "bionic", "size": "20G"}], owner="root")
+    one = kind(InstanceVolumeResource, volumes=[{"name": ID, "image": "bionic", "size": "20G"}], owner="root")
     assert commands(one, {ID: volume()}) == f"qemu-img resize -q -f qcow2 {ROOT}/lib/volumes/{ID}.img 20G\n"
-    live = commands(one, {ID: volume(locked=True, node=Node(("runuser", "-u", "compute-service", "--", "/i/qmp"), "/i/qmp.sock", "#block1"))})
-    assert live == """runuser -u compute-service -- /i/qmp block_resize '{"node-name": "#block1", "size": 21474836480}'\n"""
+    live = commands(
+        one,
+        {
+            ID: volume(
+                locked=True,
+                resize=BlockNode(("runuser", "-u", "compute-service", "--", "/i/qmp"), "/i/qmp.sock", "#block1"),
+            )
+        },
+    )
+    assert (
+        live
+        == """runuser -u compute-service -- /i/qmp block_resize '{"node-name": "#block1", "size": 21474836480}'\n"""
+    )
     assert commands(one, {ID: volume(locked=True)}) == ""
 
 
 @given(st.integers(1, 1 << 40), st.integers(1, 1 << 40))
 def test_never_smaller(have: int, want: int) -> None:
     header = qcow2.Header("qcow2", have * 512)
-    one = kind(VolumeKind, volumes=[{"name": ID, "size": str(want * 512)}], owner="root")
-    found = {ID: Found({}, raw=Volume(header))}
+    one = kind(InstanceVolumeResource, volumes=[{"name": ID, "size": str(want * 512)}], owner="root")
+    found = {ID: Observed({}, native=Volume(header))}
     if want < have:
         with pytest.raises(ComputeError, match="never shrinks"):
             commands(one, found)
@@ -173,22 +199,34 @@ def test_never_smaller(have: int, want: int) -> None:
 
 
 def test_absent_and_purge() -> None:
-    gone = kind(VolumeKind, volumes=[{"name": ID}], state="absent")
+    gone = kind(InstanceVolumeResource, volumes=[{"name": ID}], state="absent")
     assert commands(gone, {ID: volume(), "other": volume()}) == f"rm -f {ROOT}/lib/volumes/{ID}.img\n"
-    assert commands(kind(VolumeKind, volumes=[], purge=True), {ID: volume()}) == f"rm -f {ROOT}/lib/volumes/{ID}.img\n"
-    image = Found({}, raw=Image(qcow2.Header("qcow2", 512), part=True))
-    purge = commands(kind(ImageKind, images=[], purge=True), {"bionic": image})
-    assert purge.splitlines() == [f"rm -f {ROOT}/lib/images/{name}" for name in ("bionic.img", ".bionic.img.part", ".bionic.img.part.json")]
+    assert (
+        commands(kind(InstanceVolumeResource, volumes=[], purge=True), {ID: volume()})
+        == f"rm -f {ROOT}/lib/volumes/{ID}.img\n"
+    )
+    image = Observed({}, native=Image(qcow2.Header("qcow2", 512), part=True))
+    purge = commands(kind(ImageResource, images=[], purge=True), {"bionic": image})
+    assert purge.splitlines() == [
+        f"rm -f {ROOT}/lib/images/{name}" for name in ("bionic.img", ".bionic.img.part", ".bionic.img.part.json")
+    ]
 
 
 def test_foreign_is_an_error() -> None:
-    for of, item in ((VolumeKind, {"name": "data-1", "size": "1G"}), (ImageKind, CIRROS), (SeedKind, {"name": ID})):
+    for of, item in (
+        (InstanceVolumeResource, {"name": "data-1", "size": "1G"}),
+        (ImageResource, CIRROS),
+        (SeedResource, {"name": ID}),
+    ):
         with pytest.raises(ComputeError, match="did not make"):
-            commands(kind(of, **{of.option: [item]}), {item["name"]: Found({}, owned=False)})
+            commands(kind(of, **{of.option: [item]}), {item["name"]: Observed({}, owned=False)})
 
 
 def test_a_mark_is_advised_only_where_it_is_what_lacks() -> None:
-    kind = VolumeKind({"root": ROOT, "owner": "", "volumes": []})
-    for volume, advised in ((Volume(None, spoilt="It is no qcow2 image any more."), False), (Volume(None, spoilt="It bears no mark.", unmarked=True), True)):
-        words = kind.refusal("data-1", Found({}, raw=volume))
+    kind = InstanceVolumeResource({"root": ROOT, "owner": "", "volumes": []})
+    for volume, advised in (
+        (Volume(None, spoilt="It is no qcow2 image any more."), False),
+        (Volume(None, spoilt="It bears no mark.", unmarked=True), True),
+    ):
+        words = kind.refusal("data-1", Observed({}, native=volume))
         assert volume.spoilt in words and ("setfattr" in words) == advised and "restore a backup" in words

@@ -8,14 +8,23 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from ansible_collections.ikcloud.compute.plugins.module_utils.errors import ComputeError
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.declaration import IMAGE_KEYS, INSTANCE_KEYS, NETWORK_KEYS
-from ansible_collections.ikcloud.compute.plugins.plugin_utils.planner import make_plan
+from ansible_collections.ikcloud.compute.plugins.module_utils._core.errors import ComputeError
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._declaration.declaration import (
+    IMAGE_KEYS,
+    INSTANCE_KEYS,
+    NETWORK_KEYS,
+)
+from ansible_collections.ikcloud.compute.plugins.plugin_utils._planning.planner import make_plan
 from hypothesis import strategies as st
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEEXAMPLEE me"
 TALK: dict[str, Any] = {
-    "images": {"bionic": {"url": "https://images.example.com/bionic.img", "checksum": "sha256:https://images.example.com/SHA256SUMS"}},
+    "images": {
+        "bionic": {
+            "url": "https://images.example.com/bionic.img",
+            "checksum": "sha256:https://images.example.com/SHA256SUMS",
+        }
+    },
     "networks": {"blue": {"vni": 88, "cidr": "192.168.88.0/24", "nat": True}},
     "instances": {
         "web-1": {"image": "bionic", "network": "blue", "cpu": 2, "memory": 4096, "disk": "10G"},
@@ -31,7 +40,9 @@ NODES: dict[str, Any] = {
 
 
 def talk(**changes: Any) -> dict[str, Any]:
-    """Give the talk's declaration with changes: ``talk(**{"instances.web-1.cpu": 4})``; None removes a key, a whole entry too."""
+    """Give the talk's declaration with changes: ``talk(**{"instances.web-1.cpu": 4})``; None removes a key, a whole
+    entry too.
+    """
     declaration = copy.deepcopy(TALK)
     for path, value in changes.items():
         *folders, last = path.split(".")
@@ -48,7 +59,11 @@ def talk(**changes: Any) -> dict[str, Any]:
 def two_nodes(**infos: Any) -> dict[str, Any]:
     """Give the talk's two nodes, with ``info`` by ``n1`` and ``n2`` (None: missing)."""
     return {
-        name: {**spec, "info": infos.get(short, {})} if infos.get(short, {}) is not None else {"underlay_address": spec["underlay_address"]}
+        name: (
+            {**spec, "info": infos.get(short, {})}
+            if infos.get(short, {}) is not None
+            else {"underlay_address": spec["underlay_address"]}
+        )
         for short, (name, spec) in zip(("n1", "n2"), copy.deepcopy(NODES).items())
     }
 
@@ -67,7 +82,12 @@ def infos_of(plan: dict[str, Any]) -> dict[str, Any]:
     return {
         name: {
             "instances": {
-                item["name"]: {"id": item["id"], "labels": item["labels"], "memory": item["memory"], "running": item["power"] == "running"}
+                item["name"]: {
+                    "id": item["id"],
+                    "labels": item["labels"],
+                    "memory": item["memory"],
+                    "running": item["power"] == "running",
+                }
                 for item in lists["instances"]
             },
             "tunnels": [item["name"] for item in lists["tunnels"]],
@@ -96,7 +116,13 @@ def clouds(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
     vnis = draw(st.lists(st.integers(0, (1 << 24) - 1), min_size=4, max_size=4, unique=True))
     for number, name in enumerate(draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))):
         spec: dict[str, Any] = {"vni": vnis[number], "cidr": f"192.168.{number}.0/{draw(st.integers(24, 26))}"}
-        spec.update(draw(st.fixed_dictionaries({}, optional={"nat": st.booleans(), "encapsulation": st.sampled_from(["geneve", "vxlan"])})))
+        spec.update(
+            draw(
+                st.fixed_dictionaries(
+                    {}, optional={"nat": st.booleans(), "encapsulation": st.sampled_from(["geneve", "vxlan"])}
+                )
+            )
+        )
         if draw(st.booleans()):
             spec["gateway_node"] = draw(st.sampled_from(names))
         elif not spec.get("nat") and draw(st.booleans()):
@@ -122,30 +148,66 @@ def clouds(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
                 st.fixed_dictionaries(
                     {},
                     optional={
-                        "node": st.sampled_from(names), "cpu": st.integers(1, 8), "memory": st.sampled_from([128, 2048, "1G"]),
-                        "disk": st.sampled_from(["10G", 1 << 30]), "power": st.sampled_from(["running", "stopped"]),
-                        "vnc": st.sampled_from(["socket", "none"]), "accel": st.sampled_from(["auto", "kvm", "tcg"]),
-                        "grace": st.integers(0, 100), "copy": st.booleans(), "restart": st.sampled_from(["never", "when_required"]),
-                        "user_data": st.sampled_from([{"packages": ["nginx"]}, "#cloud-config\n", "#!/bin/sh\n"]), "user": st.sampled_from(["debian", "me"]),
+                        "node": st.sampled_from(names),
+                        "cpu": st.integers(1, 8),
+                        "memory": st.sampled_from([128, 2048, "1G"]),
+                        "disk": st.sampled_from(["10G", 1 << 30]),
+                        "power": st.sampled_from(["running", "stopped"]),
+                        "vnc": st.sampled_from(["socket", "none"]),
+                        "accel": st.sampled_from(["auto", "kvm", "tcg"]),
+                        "grace": st.integers(0, 100),
+                        "copy": st.booleans(),
+                        "restart": st.sampled_from(["never", "when_required"]),
+                        "user_data": st.sampled_from([{"packages": ["nginx"]}, "#cloud-config\n", "#!/bin/sh\n"]),
+                        "user": st.sampled_from(["debian", "me"]),
                     },
                 )
             )
-        )  # fmt: skip
+        )
         instances[name] = spec
-    return {"images": {"img": {"path": "/srv/img.qcow2"}}, "networks": networks, "instances": instances, "ssh_keys": [KEY]}, nodes
+    return {
+        "images": {"img": {"path": "/srv/img.qcow2"}},
+        "networks": networks,
+        "instances": instances,
+        "ssh_keys": [KEY],
+    }, nodes
 
 
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=12),
     st.sampled_from(
         [
-            "bionic", "blue", "web-1", "192.168.88.0/24", "192.168.88.7", "10G", "../x", "{{ x }}", "a\nb", "-x", "a,b", "%i", "::1", "ik-node-01", KEY,
-            "\u0663", "9" * 5000, "\ud800",
+            "bionic",
+            "blue",
+            "web-1",
+            "192.168.88.0/24",
+            "192.168.88.7",
+            "10G",
+            "../x",
+            "{{ x }}",
+            "a\nb",
+            "-x",
+            "a,b",
+            "%i",
+            "::1",
+            "ik-node-01",
+            KEY,
+            "\u0663",
+            "9" * 5000,
+            "\ud800",
         ]
     ),
-)  # fmt: skip
+)
 WORDS = st.one_of(
     st.sampled_from([*INSTANCE_KEYS, *NETWORK_KEYS, *IMAGE_KEYS, "name", "blue", "bionic", "web-1"]),
     st.text(max_size=5),
 )
-JSON = st.recursive(SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(WORDS, inner, max_size=6)), max_leaves=25)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(WORDS, inner, max_size=6)),
+    max_leaves=25,
+)
