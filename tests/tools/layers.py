@@ -88,6 +88,7 @@ def execute(words: tuple[str, ...], environment: dict[str, str], quiet: bool) ->
     """Run a command; a quiet one shows what it said when it has failed."""
     began = time.monotonic()
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if quiet else {}
+    # mypy can't tell which overload of run() a mapping of keywords means.
     done = subprocess.run(words, env=environment, cwd=PROJECT, text=True, check=False, **streams)  # type: ignore[call-overload]
     if quiet:
         outcome = "ok" if done.returncode == 0 else f"FAILED ({done.returncode})"

@@ -42,7 +42,8 @@ MADE_UP = {
     "fdb_n_learned",
 }
 TIMERS = re.compile(
-    r".*_timer$|.*_(time|port)$|bridge_id|root_id|designated_.*|topology_.*|valid_life_time|preferred_life_time|hash_.*|port_(id|no)|no$|id$"
+    r".*_timer$|.*_(time|port)$|bridge_id|root_id|designated_.*|topology_.*|valid_life_time|preferred_life_time|hash_.*|"
+    r"port_(id|no)|no$|id$"
 )
 # What of the files' content is not the run's: logs, what guests write to, when an image was copied.
 LOGS = re.compile(r"/console\.log(\.end)?$|\.pid$")

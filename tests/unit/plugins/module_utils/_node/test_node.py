@@ -271,7 +271,8 @@ ROUTES = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWi
     [
         ("", "", None),
         (
-            "ens4\t00000000\t0114A8C0\t0003\t0\t0\t200\t00000000\t0\t0\t0\nens3\t00000000\t0114A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n",
+            "ens4\t00000000\t0114A8C0\t0003\t0\t0\t200\t00000000\t0\t0\t0\n"
+            "ens3\t00000000\t0114A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n",
             "",
             "ens3",
         ),

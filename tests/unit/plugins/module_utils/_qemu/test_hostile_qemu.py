@@ -333,7 +333,7 @@ def test_an_answer_has_its_type_or_is_an_error(value: Any) -> None:
         (answer.numbers, dict),
     ):
         with contextlib.suppress(ComputeError):
-            assert isinstance(read(), kind)  # type: ignore[operator]
+            assert isinstance(read(), kind)  # type: ignore[operator]  # a method by its name
     for member in (lambda: answer.get("id"), lambda: answer.find("id")):
         with contextlib.suppress(ComputeError):
             member()
